@@ -1,0 +1,105 @@
+"""Shared by all tests: where real data lies, and one tiny model, trained and exported once a session.
+
+MNIST is used where it is there (TOOLKIT_DATA, or ../shared/data beside a checkout); nothing touches the network.
+"""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from toolkit.recipe import Recipe
+from toolkit.workspace import Workspace
+
+TINY = """
+name = "tiny"
+description = "a small network on the embedded digits, for tests"
+[data]
+set = "digits"
+[network]
+builder = "small-cnn"
+[preprocess]
+size = 32
+mean = 0.1558
+std = 0.2774
+[train]
+epochs = 3
+batch_size = 32
+lr = 0.1
+schedule = "one-cycle"
+"""
+
+_BESIDE = Path(__file__).parents[2] / "shared" / "data"
+
+
+def mnist_dir() -> Path | None:
+    """The folder that holds MNIST/raw/*.gz, if this machine has one."""
+    for folder in (os.environ.get("TOOLKIT_DATA"), _BESIDE):
+        if folder and (Path(folder) / "MNIST" / "raw" / "train-images-idx3-ubyte.gz").is_file():
+            return Path(folder)
+    return None
+
+
+@pytest.fixture(scope="session")
+def mnist() -> Path:
+    folder = mnist_dir()
+    if folder is None:
+        pytest.skip("MNIST is not on this machine: set TOOLKIT_DATA to a folder that holds MNIST/raw/*.gz")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that reaches for the network fails at once; sockets within the machine (asyncio) stay."""
+    connect = socket.socket.connect
+
+    def local_only(self: socket.socket, address: object) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6):
+            raise AssertionError(f"a test tried to reach {address}")
+        connect(self, address)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket.socket, "connect", local_only)
+
+
+def make_workspace(folder: Path, text: str = TINY) -> Workspace:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "recipe.toml").write_text(text, encoding="utf-8")
+    return Workspace(folder, folder / "recipe.toml")
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Workspace:
+    """A tiny model with nothing but its recipe."""
+    return make_workspace(tmp_path / "models" / "tiny")
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """The tiny model, trained. Shared: do not change what is in it; `trained_copy` is for that."""
+    from toolkit.training import train
+
+    workspace = make_workspace(tmp_path_factory.mktemp("trained") / "models" / "tiny")
+    assert train(workspace, Recipe.read(workspace.recipe), device="cpu").finished
+    return workspace
+
+
+@pytest.fixture(scope="session")
+def exported(trained: Workspace) -> Workspace:
+    """The tiny model with its artifacts: coreml-fp16, coreml-fp32, onnx-fp32, and coreai-fp32 where coreai is installed. Shared too."""
+    from importlib.util import find_spec
+
+    from toolkit.export import Options, export
+
+    export(trained, ["coreml", "onnx", *(["coreai"] if find_spec("coreai_torch") else [])], Options())
+    export(trained, ["coreml"], Options(precision="fp32"))
+    return trained
+
+
+@pytest.fixture
+def exported_copy(exported: Workspace, tmp_path: Path) -> Workspace:
+    """A copy of the exported model, to damage."""
+    import shutil
+
+    shutil.copytree(exported.folder, tmp_path / "models" / "tiny")
+    return Workspace(tmp_path / "models" / "tiny", tmp_path / "models" / "tiny" / "recipe.toml")

@@ -1,0 +1,176 @@
+"""Stopping and going on: an interrupted run leaves a usable checkpoint, and takes the very steps of one that was not."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from toolkit.checkpoint import CARD, RESUME, WEIGHTS, Checkpoint
+from toolkit.errors import CheckpointError
+from toolkit.networks import from_checkpoint
+
+
+def records(workspace):
+    """The records without the one figure that no two runs share."""
+    return [
+        {key: value for key, value in json.loads(line).items() if key != "seconds"}
+        for line in workspace.metrics.read_text(encoding="utf-8").splitlines()
+    ]
+
+
+@pytest.mark.parametrize("schedule", ["constant", "one-cycle"])
+@pytest.mark.parametrize("steps", [1, 3, 4, 6])  # four steps an epoch: in the middle, and at the very end of one
+def test_resumed_equals_uninterrupted_bit_for_bit(fresh, short, weights_of, interrupt_after, monkeypatch, schedule, steps):
+    overrides = (f'train.schedule="{schedule}"', "train.epochs=2", "train.flip=true")
+    whole = short(fresh, *overrides)
+    weights, log = weights_of(fresh), records(fresh)
+    interrupt_after(steps)
+    assert not short(fresh, *overrides).finished
+    monkeypatch.undo()
+    again = short(fresh, *overrides, resume=True)
+    assert again.finished
+    found = weights_of(fresh)
+    assert all(torch.equal(weights[name], found[name]) for name in weights)
+    assert again.metrics == whole.metrics
+    assert [record for record in records(fresh) if record.get("epoch_ended", True)] == log  # one more only for the stop
+
+
+def test_interrupted_twice_equals_uninterrupted(fresh, short, weights_of, interrupt_after, monkeypatch):
+    short(fresh)
+    weights = weights_of(fresh)
+    for number, steps in enumerate((2, 7)):
+        interrupt_after(steps)
+        short(fresh, resume=number > 0)
+        monkeypatch.undo()
+    short(fresh, resume=True)
+    assert all(torch.equal(weights[name], tensor) for name, tensor in weights_of(fresh).items())
+
+
+def test_the_checkpoint_of_an_unfinished_run_says_so_and_is_usable(fresh, short, interrupt_after):
+    interrupt_after(6)
+    result = short(fresh)
+    assert (result.finished, result.checkpoint) == (False, fresh.checkpoint)
+    checkpoint = Checkpoint.open(fresh.checkpoint)
+    assert checkpoint.card.finished is False
+    assert checkpoint.card.epochs_done == 1.5
+    assert "test_accuracy" not in checkpoint.card.metrics
+    assert from_checkpoint(checkpoint)(torch.zeros(1, 1, 28, 28)).shape == (1, 10)
+    assert {path.name for path in fresh.checkpoint.iterdir()} == {CARD, RESUME, WEIGHTS}
+
+
+def test_a_finished_run_keeps_no_training_state(trained):
+    assert {path.name for path in trained.checkpoint.iterdir()} == {CARD, WEIGHTS}
+
+
+def test_records_written_after_the_checkpoint_are_not_doubled(fresh, short, interrupt_after, monkeypatch):
+    """As after a crash: the log ran on, the checkpoint did not."""
+    interrupt_after(6)
+    short(fresh)
+    monkeypatch.undo()
+    with fresh.metrics.open("a", encoding="utf-8") as file:
+        file.write('{"epoch": 1, "step": 3, "lost": true}\n')
+    short(fresh, resume=True)
+    steps = [(record["epoch"], record["step"]) for record in records(fresh) if "step" in record]
+    assert steps == [(0, 4), (1, 2), (1, 4), (2, 4)]
+    assert not any("lost" in record for record in records(fresh))
+
+
+def test_a_new_run_starts_a_new_log(fresh, short):
+    short(fresh)
+    first = records(fresh)
+    short(fresh)
+    assert records(fresh) == first
+
+
+def test_another_recipe_cannot_go_on(fresh, short, interrupt_after):
+    interrupt_after(2)
+    short(fresh)
+    with pytest.raises(CheckpointError, match="made by another recipe.*Resume with the same flags and recipe"):
+        short(fresh, "train.lr=0.2", resume=True)
+    assert not Checkpoint.open(fresh.checkpoint).card.finished
+
+
+def test_nothing_to_go_on_from(fresh, short):
+    with pytest.raises(CheckpointError, match=r"there is no checkpoint in .*Train one first: toolkit train"):
+        short(fresh, resume=True)
+
+
+def test_a_finished_run_is_not_trained_further(fresh, short, weights_of, capsys):
+    result = short(fresh)
+    before = weights_of(fresh)
+    again = short(fresh, resume=True)
+    assert again == result
+    assert "had already finished; nothing to resume" in capsys.readouterr().err
+    assert all(torch.equal(before[name], tensor) for name, tensor in weights_of(fresh).items())
+
+
+def test_missing_training_state_is_said(fresh, short, interrupt_after):
+    interrupt_after(2)
+    short(fresh)
+    (fresh.checkpoint / RESUME).unlink()
+    with pytest.raises(CheckpointError, match=rf"has no {RESUME}.*Train without --resume"):
+        short(fresh, resume=True)
+
+
+def test_training_state_of_other_weights_is_refused(fresh, short, interrupt_after, monkeypatch):
+    interrupt_after(2)
+    short(fresh)
+    stale = (fresh.checkpoint / RESUME).read_bytes()
+    monkeypatch.undo()
+    interrupt_after(3)
+    short(fresh)
+    (fresh.checkpoint / RESUME).write_bytes(stale)
+    with pytest.raises(CheckpointError, match="belongs to other weights"):
+        short(fresh, resume=True)
+
+
+def test_within_long_epochs_a_checkpoint_is_written_by_the_clock(fresh, short, monkeypatch):
+    """SAVE_EVERY_S 0: at every reading of the figures, not only at an epoch's end."""
+    module = sys.modules["toolkit.training.train"]
+    saved = []
+    real = module._save
+    monkeypatch.setattr(module, "SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr("toolkit.training.loop.LOG_STEPS", 1)
+    monkeypatch.setattr(module, "_save", lambda *arguments: saved.append(arguments[-2]) or real(*arguments))
+    short(fresh, "train.epochs=1")
+    assert saved == [0.25, 0.5, 0.75, 1.0]
+
+
+def start(workspace, *flags: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "toolkit", "train", str(workspace.folder) + os.sep, "--device", "cpu", *flags]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def test_ctrl_c_saves_and_resume_ends_the_run(fresh):
+    """A real SIGINT to a real process: exit 130 and a usable checkpoint, then --resume exits 0."""
+    flags = ("--set", "train.subset=640", "--set", "train.batch_size=16", "--epochs", "12")
+    process = start(fresh, *flags)
+    deadline = time.monotonic() + 120
+    while not _epochs_logged(fresh.metrics) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "Ctrl-C: finishing this step and saving" in err
+    assert "Traceback" not in err
+    card = Checkpoint.open(fresh.checkpoint).card
+    assert not card.finished
+    assert 0 < card.epochs_done < 12
+    process = start(fresh, *flags, "--resume")
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    card = Checkpoint.open(fresh.checkpoint).card
+    assert card.finished
+    assert card.epochs_done == 12
+    ended = [record["epoch"] for record in records(fresh) if record.get("epoch_ended")]
+    assert ended == list(range(12))
+
+
+def _epochs_logged(metrics: Path) -> bool:
+    return metrics.is_file() and "epoch_ended" in metrics.read_text(encoding="utf-8")

@@ -1,0 +1,7 @@
+"""Latency, host to host: every arm in a process of its own, rounds in random order, raw samples kept."""
+
+from toolkit.bench.bench import REPORT, bench
+from toolkit.bench.plan import Options
+from toolkit.bench.result import Arm, BenchResult, Round
+
+__all__ = ["REPORT", "Arm", "BenchResult", "Options", "Round", "bench"]

@@ -1,0 +1,133 @@
+"""A checkpoint: what training leaves. Weights in safetensors, everything else in JSON; neither can run code.
+
+checkpoint/model.safetensors   the weights, fp32
+checkpoint/checkpoint.json     recipe, hash, seed, progress, metrics, versions, sha256 of the weights
+checkpoint/resume.pt           optimiser and schedule state, read with weights_only=True; only `train --resume` opens it
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from toolkit.errors import CheckpointError, RecipeError
+from toolkit.recipe import Recipe
+
+if TYPE_CHECKING:
+    import torch
+
+WEIGHTS, CARD, RESUME = "model.safetensors", "checkpoint.json", "resume.pt"
+MAX_CARD_BYTES = 16 << 20
+MAX_WEIGHTS_BYTES = 4 << 30  # an on-device classifier is far smaller; a larger header would be read into memory
+
+
+Side = Annotated[int, Field(ge=1, le=8192)]
+
+
+class Card(BaseModel):
+    """checkpoint.json. Accuracies are shares of 1, measured on the CPU from the saved file once training has ended."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1] = 1
+    recipe: dict[str, Any]
+    recipe_hash: str
+    seed: int
+    class_labels: list[str] = Field(min_length=2)
+    input_shape: tuple[Side, Side, Side]  # channels, height, width of a raw image
+    device: str
+    finished: bool
+    epochs_done: float
+    metrics: dict[str, float]
+    versions: dict[str, str]
+    weights_sha256: str
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder whose weights are those its card names."""
+
+    folder: Path
+    card: Card
+    recipe: Recipe
+
+    @classmethod
+    def open(cls, folder: Path) -> "Checkpoint":
+        """Reads and verifies. Raises CheckpointError when anything is missing, damaged or does not belong together."""
+        card_path = folder / CARD
+        if not card_path.is_file():
+            raise CheckpointError(f"there is no checkpoint in {folder}: {CARD} is missing. Train one first: toolkit train")
+        try:
+            if card_path.stat().st_size > MAX_CARD_BYTES:
+                raise CheckpointError(f"{card_path} has {card_path.stat().st_size} bytes, more than any card of ours")
+            card = Card.model_validate_json(card_path.read_bytes())
+            recipe = Recipe.from_values(card.recipe, source=str(card_path))
+        except (OSError, ValidationError, RecipeError) as error:
+            raise CheckpointError(f"{card_path} cannot be read as a checkpoint's card: {error}") from error
+        if recipe.hash != card.recipe_hash:
+            raise CheckpointError(
+                f"{card_path}: the recipe's hash is {recipe.hash[:12]}, the card says {card.recipe_hash[:12]}: it was edited. Train again"
+            )
+        return cls(folder, card, recipe)
+
+    @property
+    def weights_path(self) -> Path:
+        return self.folder / WEIGHTS
+
+    def weights(self) -> "dict[str, torch.Tensor]":
+        """name → fp32 tensor on the CPU, after the file's sha256 was checked against the card."""
+        import safetensors
+        from safetensors.torch import load_file
+
+        path = self.weights_path
+        if not path.is_file():
+            raise CheckpointError(f"the checkpoint in {self.folder} has no {WEIGHTS}. Copy the whole folder, or train again")
+        if path.stat().st_size > MAX_WEIGHTS_BYTES:
+            raise CheckpointError(f"{path} has {path.stat().st_size} bytes; a checkpoint of ours has at most {MAX_WEIGHTS_BYTES}")
+        if (found := sha256_of(path)) != self.card.weights_sha256:
+            expected = self.card.weights_sha256
+            raise CheckpointError(
+                f"{path} is not what was trained: sha256 expected {expected}, found {found}. Copy it again, or train again"
+            )
+        try:
+            return load_file(path)
+        except safetensors.SafetensorError as error:
+            raise CheckpointError(f"{path} is not a safetensors file: {error}") from error
+
+    def resume_state(self) -> dict[str, Any]:
+        """Optimiser state. `weights_only=True`: an untrusted file must not be able to run code."""
+        import torch
+
+        path = self.folder / RESUME
+        if not path.is_file():
+            raise CheckpointError(f"the checkpoint in {self.folder} has no {RESUME}, so training cannot go on. Train without --resume")
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises a dozen types here, depending on where the file is damaged
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise CheckpointError(f"{path} cannot be read as training state ({reason}). Train without --resume") from error
+        if not isinstance(state, dict) or state.get("weights_sha256") != self.card.weights_sha256:
+            raise CheckpointError(f"{path} belongs to other weights than {WEIGHTS} beside it. Train without --resume")
+        return state
+
+
+def write_checkpoint(folder: Path, weights: "dict[str, torch.Tensor]", card: dict[str, Any], resume: dict[str, Any] | None) -> Checkpoint:
+    """Fills an empty `folder` (see workspace.replacing_folder) and opens what it wrote."""
+    import torch
+    from safetensors.torch import save_file
+
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, folder / WEIGHTS)
+    digest = sha256_of(folder / WEIGHTS)
+    if resume is not None:
+        torch.save({**resume, "weights_sha256": digest}, folder / RESUME)
+    text = json.dumps(Card(**card, weights_sha256=digest).model_dump(mode="json"), indent=1)
+    (folder / CARD).write_text(text + "\n", encoding="utf-8")
+    return Checkpoint.open(folder)
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

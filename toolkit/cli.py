@@ -1,0 +1,181 @@
+"""The command line: a command parses, makes one call, shows the result and gives the exit code (see errors.py).
+
+Results go to standard output, progress to standard error. Heavy imports happen inside the command that needs them.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from toolkit import __version__, errors
+from toolkit.workspace import DEFAULT_MODEL, Workspace
+
+app = typer.Typer(
+    help=__doc__ and "Train a classifier, convert it for Apple devices, prove that the file is the model, time it honestly.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain help: importing rich for it would double the start-up time
+    pretty_exceptions_enable=False,  # a bug of ours keeps its plain traceback
+)
+
+Model = Annotated[str, typer.Argument(metavar="[MODEL]", help="A folder under models/, or a path.", show_default=True)]
+Json = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")]
+DataDir = Annotated[Path | None, typer.Option(help="Where data sets are kept. [default: TOOLKIT_DATA, else the user's cache folder]")]
+Runtimes = Annotated[list[str] | None, typer.Option("--runtime", help="Only this runtime; may be repeated. See: toolkit doctor.")]
+
+
+@app.command()
+def train(
+    model: Model = DEFAULT_MODEL,
+    device: Annotated[str, typer.Option(help="auto (mps, else cuda, else cpu), or one of them.")] = "auto",
+    epochs: Annotated[int | None, typer.Option(help="Short for --set train.epochs=N.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Short for --set train.seed=N.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Overrides a key of the recipe.")] = None,
+    data_dir: DataDir = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint of an interrupted run.")] = False,
+    json: Json = False,
+) -> None:
+    """Train a model and measure its accuracy from the saved file."""
+    from toolkit import training
+    from toolkit.recipe import Recipe
+    from toolkit.report import terminal
+
+    short = {"train.epochs": epochs, "train.seed": seed}
+    overrides = [*(set_ or []), *(f"{key}={value}" for key, value in short.items() if value is not None)]
+    workspace = Workspace.of(model)
+    recipe = Recipe.read(workspace.recipe, overrides)
+    result = training.train(workspace, recipe, device=device, data_dir=data_dir, resume=resume)
+    terminal.show(result, json)
+    raise typer.Exit(errors.DONE if result.finished else errors.INTERRUPTED)
+
+
+@app.command()
+def export(
+    model: Model = DEFAULT_MODEL,
+    format: Annotated[list[str] | None, typer.Option("--format", help="coreml, onnx or coreai; may be repeated.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp16 or fp32. [default: the format's own]")] = None,
+    input: Annotated[str, typer.Option("--input", help="Core ML: image (a picture) or tensor (a multi-array).")] = "image",
+    target: Annotated[str | None, typer.Option(help="Core ML: oldest system, iOS15 to iOS18. [default: the recipe's]")] = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Convert the checkpoint, run the result, and write a self-checking artifact for each format."""
+    from toolkit import export as room
+    from toolkit.report import terminal
+
+    options = room.Options(precision=precision, input_kind=input, minimum_target=target)
+    terminal.show(room.export(Workspace.of(model), format or [], options, data_dir=data_dir), json)
+
+
+@app.command()
+def validate(
+    model: Model = DEFAULT_MODEL,
+    runtime: Runtimes = None,
+    artifact: Annotated[list[str] | None, typer.Option("--artifact", help="Only this one of exports/; may be repeated.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only N test images, evenly over the classes.")] = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Run the test set through every artifact and runtime; exit 1 when one is not the model that was trained."""
+    from toolkit import validation
+    from toolkit.report import terminal
+
+    result = validation.validate(Workspace.of(model), runtimes=runtime, artifacts=artifact, limit=limit, data_dir=data_dir)
+    terminal.show(result, json)
+    raise typer.Exit(errors.DONE if result.passed else errors.CHECK_FAILED)
+
+
+@app.command()
+def bench(
+    model: Model = DEFAULT_MODEL,
+    runtime: Runtimes = None,
+    artifact: Annotated[list[str] | None, typer.Option("--artifact", help="Only this one of exports/; may be repeated.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Few rounds: for a look, not for a claim.")] = False,
+    publish: Annotated[bool, typer.Option("--publish", help="Many rounds: for a figure that is published.")] = False,
+    batch: Annotated[int, typer.Option(min=1, help="Images a call.")] = 1,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. [default: the runtime's own]")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Decides the order of the rounds.")] = 0,
+    json: Json = False,
+) -> None:
+    """Measure latency, each runtime in a process of its own; exit 1 when one of them failed."""
+    from toolkit import bench as room
+    from toolkit.report import terminal
+
+    if quick and publish:
+        raise errors.ToolkitError("--quick and --publish exclude each other; give one of them")
+    preset = "quick" if quick else "publish" if publish else "default"
+    options = room.Options(preset=preset, batch=batch, threads=threads, seed=seed)
+    result = room.bench(Workspace.of(model), runtimes=runtime, artifacts=artifact, options=options)
+    terminal.show(result, json)
+    raise typer.Exit(errors.CHECK_FAILED if any(arm.error for arm in result.arms) else errors.DONE)
+
+
+@app.command()
+def report(model: Model = DEFAULT_MODEL, data_dir: DataDir = None, json: Json = False) -> None:
+    """Write one self-contained HTML page, and Markdown of the same, from what was trained, validated and measured."""
+    from toolkit import report as room
+    from toolkit.report import terminal
+
+    terminal.show(room.report(Workspace.of(model), data_dir=data_dir), json)
+
+
+@app.command()
+def predict(
+    words: Annotated[list[str], typer.Argument(metavar="[MODEL] IMAGE…", help="A model, if not the default, and image files.")],
+    runtime: Annotated[str, typer.Option(help="Any runtime of: toolkit doctor.")] = "torch-cpu",
+    artifact: Annotated[str | None, typer.Option(help="Which of exports/. [default: the first that the runtime reads]")] = None,
+    invert: Annotated[bool | None, typer.Option("--invert/--no-invert", help="Dark strokes on light. [default: detected]")] = None,
+    json: Json = False,
+) -> None:
+    """Classify image files (PNG, JPEG; any size and mode)."""
+    from toolkit import predict as room
+    from toolkit.report import terminal
+
+    model, images = room.split_words(words)
+    terminal.show(room.predict(Workspace.of(model), images, runtime=runtime, artifact=artifact, invert=invert), json)
+
+
+@app.command()
+def inspect(path: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="An artifact, a checkpoint or a model.")], json: Json = False) -> None:
+    """Say what is in a checkpoint or an artifact, after verifying it."""
+    from toolkit import inspection
+    from toolkit.report import terminal
+
+    terminal.show(inspection.inspect(path), json)
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """Say what this machine can run, and why not the rest; exit 2 when installed versions are known to break."""
+    from toolkit import doctor as room
+    from toolkit.report import terminal
+
+    result = room.examine()
+    terminal.show(result, json)
+    raise typer.Exit(errors.BAD_INPUT if result.problems else errors.DONE)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit()
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    pass
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Runs the command line; a ToolkitError is one message and exit code 2, never a traceback."""
+    try:
+        return app(arguments)
+    except errors.ToolkitError as error:
+        print(f"toolkit: {error}", file=sys.stderr)
+        sys.exit(errors.BAD_INPUT)
+    except KeyboardInterrupt:
+        sys.exit(errors.INTERRUPTED)

@@ -1,0 +1,47 @@
+"""The errors a user can meet, and the exit codes of the command line.
+
+    ToolkitError            bad input, or a machine that cannot do it        exit 2
+    ├── RecipeError         a recipe that does not hold
+    ├── DataError           a data set or a picture that cannot be trusted
+    ├── DeviceError         a device that is not there, or computes wrongly
+    ├── CheckpointError     a checkpoint that cannot be read
+    ├── ArtifactError       an exported file that is damaged or is something else
+    ├── ExportError         a conversion that failed, or whose result is not the model
+    └── RuntimeUnavailable  a runtime that cannot run on this machine
+
+A message says what happened, the value seen, and what to do. Any other exception is a bug of ours and keeps its traceback.
+"""
+
+DONE, CHECK_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130  # exit codes; 130 is the shell's own for Ctrl-C
+
+
+class ToolkitError(Exception):
+    """Something the user can mend: printed without a traceback."""
+
+
+class RecipeError(ToolkitError):
+    """A recipe that does not hold: its message names every wrong key at once."""
+
+
+class DataError(ToolkitError):
+    """A data set or a picture that is missing, damaged or not what its checksum says."""
+
+
+class DeviceError(ToolkitError):
+    """A device that was asked for by name and is not there, or that computes wrong gradients."""
+
+
+class CheckpointError(ToolkitError):
+    """A checkpoint that is missing, damaged or of another model."""
+
+
+class ArtifactError(ToolkitError):
+    """An exported artifact that is missing, damaged or of another format."""
+
+
+class ExportError(ToolkitError):
+    """A conversion that failed, or whose file does not compute what PyTorch computes."""
+
+
+class RuntimeUnavailable(ToolkitError):
+    """A runtime that cannot run on this machine, with the reason."""

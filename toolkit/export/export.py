@@ -1,0 +1,114 @@
+"""The verb: convert, run the result on the golden images, and only then let it take its place under exports/."""
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolkit.artifact import Artifact, describe_preprocessing, write_artifact
+from toolkit.checkpoint import Checkpoint
+from toolkit.data import load
+from toolkit.errors import ArtifactError, ExportError
+from toolkit.export.formats import EXPORTERS, Exporter, Options, Source, check, find
+from toolkit.export.golden import golden
+from toolkit.networks import WithProbabilities, from_checkpoint
+from toolkit.progress import say
+from toolkit.runtimes import find as find_runtime
+from toolkit.workspace import Workspace, replacing_folder
+
+Golden = tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    folder: Path
+    format: str
+    precision: str
+    size_bytes: int
+    golden_max_abs_logit: float | None  # None: the prover cannot run here
+    notes: list[str]
+    seconds: float
+
+
+def export(workspace: Workspace, formats: Sequence[str], options: Options, *, data_dir: Path | None = None) -> list[ExportResult]:
+    """One artifact for each format. Raises ExportError; artifacts that were there before then stay as they were."""
+    if not formats:
+        raise ExportError(f"give at least one --format: {', '.join(EXPORTERS)}")
+    precisions = {name: check(name, options) for name in formats}  # all of them, before the first conversion
+    if options.minimum_target and "coreml" not in precisions:
+        raise ExportError(f"--target {options.minimum_target} is for Core ML files only; --format coreml was not given")
+    checkpoint = Checkpoint.open(workspace.checkpoint)
+    notes = []
+    if not checkpoint.card.finished:
+        notes.append(f"training had not finished ({checkpoint.card.epochs_done:.2f} of {checkpoint.recipe.train.epochs} epochs)")
+    classifier = from_checkpoint(checkpoint)
+    truth = golden(classifier, load(checkpoint.recipe.data.set, data_dir))
+    model = WithProbabilities(classifier).eval()
+    return [
+        _export(workspace, find(name), name, truth, Source(checkpoint=checkpoint, model=model, precision=precision, options=options), notes)
+        for name, precision in precisions.items()
+    ]
+
+
+def _export(workspace: Workspace, exporter: Exporter, name: str, truth: Golden, source: Source, notes: list[str]) -> ExportResult:
+    variant = source.precision + ("-tensor" if name == "coreml" and source.options.input_kind == "tensor" else "")
+    target = workspace.exports / f"{name}-{variant}"
+    say(f"exporting {target.name} …")
+    started, failures = time.monotonic(), list[str]()
+    unproved = find_runtime(exporter.prover).why_not()
+    notes = notes + ([f"not run here before it was accepted: {exporter.prover} cannot run here: {unproved}"] if unproved else [])
+    with replacing_folder(target) as folder:
+        for route in exporter.routes:
+            for leftover in folder.iterdir():  # of the route that failed before
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+            try:
+                artifact = _write(exporter, name, source, route, folder, truth, [*notes, *failures])
+                error = None if unproved else _prove(artifact, exporter, source, truth)
+            except (ExportError, ArtifactError) as failure:  # ArtifactError: a file that its prover does not load or run
+                failures.append(f"route {route}: {failure}")
+                say(f"{target.name}: {failures[-1]}")
+                continue
+            break
+        else:
+            raise ExportError(f"{target.name} was not written: " + "; ".join(failures))
+        size = sum(path.stat().st_size for path in [artifact.entry, *artifact.entry.rglob("*")] if path.is_file())
+    for note in notes:
+        say(f"{target.name}: note: {note}")
+    return ExportResult(target, name, source.precision, size, error, [*notes, *failures], time.monotonic() - started)
+
+
+def _write(exporter: Exporter, name: str, source: Source, route: str, folder: Path, truth: Golden, notes: list[str]) -> Artifact:
+    converted = exporter.convert(source, route, folder)
+    card = source.checkpoint.card
+    fields = {
+        "format": name, "precision": source.precision, "model": source.checkpoint.recipe.name, "entry": converted.entry,
+        "input_kind": converted.input_kind, "inputs": converted.inputs, "outputs": converted.outputs,
+        "class_labels": card.class_labels, "preprocessing": describe_preprocessing(source.checkpoint),
+        "recipe_hash": card.recipe_hash, "checkpoint_sha256": card.weights_sha256,
+        "test_accuracy": card.metrics.get("test_accuracy"), "notes": [f"made by route {route}", *notes],
+        "versions": {package: version(package) for package in exporter.packages},
+    }  # fmt: skip
+    return write_artifact(folder, fields, *truth)
+
+
+def _prove(artifact: Artifact, exporter: Exporter, source: Source, truth: Golden) -> float:
+    """max |Δ logit| against float64 PyTorch on golden images. Raises ExportError when it is beyond the recipe's gate."""
+    images, logits = (array[: exporter.proofs] for array in truth)
+    session = find_runtime(exporter.prover).open(artifact)
+    try:
+        found = session({"image": images})["logits"]
+    finally:
+        session.close()
+    error = float(np.abs(found - logits).max())
+    gate = source.checkpoint.recipe.gates.of(source.precision)
+    if not error <= gate.max_abs_logit:  # also when it is NaN
+        raise ExportError(
+            f"the converted file does not compute what PyTorch computes: max |Δ logit| {error:.3g} on {len(images)} golden "
+            f"images ({exporter.prover}; allowed {gate.max_abs_logit:g} for {source.precision})"
+        )
+    return error

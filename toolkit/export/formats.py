@@ -1,0 +1,94 @@
+"""EXPORTERS: the formats there are, how each can be made, and which runtime proves the result."""
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from toolkit.checkpoint import Checkpoint
+from toolkit.errors import ExportError
+from toolkit.networks import WithProbabilities
+from toolkit.tensors import TensorSpec
+
+TARGETS = ("iOS15", "iOS16", "iOS17", "iOS18")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a user may choose. None is the format's, or the recipe's, own default."""
+
+    precision: str | None = None
+    input_kind: str = "image"
+    minimum_target: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What a converter is given: the trained classifier in eval mode, fp32, and what is known of it."""
+
+    checkpoint: Checkpoint
+    model: WithProbabilities
+    precision: str
+    options: Options
+
+
+@dataclass(frozen=True, kw_only=True)
+class Converted:
+    """What a converter made in the folder it was given."""
+
+    entry: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    input_kind: str = "tensor"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exporter:
+    """A line of EXPORTERS. The first precision is the default; routes are tried in order until one proves itself."""
+
+    module: str
+    precisions: tuple[str, ...]
+    routes: tuple[str, ...]
+    prover: str  # the runtime that runs the result before it is accepted
+    proofs: int  # on how many of the golden images
+    packages: tuple[str, ...]
+
+    def convert(self, source: Source, route: str, folder: Path) -> Converted:
+        module: Any = import_module(self.module)
+        return module.convert(source, route, folder)  # type: ignore[no-any-return]
+
+
+_HOME = "toolkit.export"
+EXPORTERS = {
+    "coreml": Exporter(
+        module=f"{_HOME}.coreml", precisions=("fp16", "fp32"), routes=("torch.export",),
+        prover="coreml-reference", proofs=64, packages=("torch", "coremltools"),
+    ),
+    "onnx": Exporter(
+        module=f"{_HOME}.onnx", precisions=("fp32",), routes=("dynamo", "torchscript"),
+        prover="onnxruntime-cpu", proofs=64, packages=("torch", "onnx", "onnxscript", "onnxruntime"),
+    ),
+    "coreai": Exporter(
+        module=f"{_HOME}.coreai", precisions=("fp32",), routes=("torch.export",),
+        prover="coreai", proofs=4, packages=("torch", "coreai-torch", "coreai-core"),
+    ),
+}  # fmt: skip
+
+
+def find(name: str) -> Exporter:
+    if name not in EXPORTERS:
+        raise ExportError(f"there is no format {name!r}; there are {', '.join(EXPORTERS)}")
+    return EXPORTERS[name]
+
+
+def check(name: str, options: Options) -> str:
+    """The precision to export in. Raises ExportError where the options do not fit the format."""
+    exporter = find(name)
+    precision = options.precision or exporter.precisions[0]
+    if precision not in exporter.precisions:
+        raise ExportError(f"{name} is exported in {' or '.join(exporter.precisions)}, not in {precision!r}")
+    if options.input_kind not in ("image", "tensor"):
+        raise ExportError(f"--input {options.input_kind!r} is neither image nor tensor")
+    if options.minimum_target is not None and options.minimum_target not in TARGETS:
+        raise ExportError(f"--target {options.minimum_target!r} is not one of {', '.join(TARGETS)}")
+    return precision

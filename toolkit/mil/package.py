@@ -1,0 +1,95 @@
+"""Finds the two files of a .mlpackage, the program and its weights, and reads the program's protobuf.
+
+The layout is coremltools' `modelpackage/src/ModelPackage.cpp`: Manifest.json names a root item and paths relative to
+Data/. Every path is resolved, symbolic links included, and must stay inside the package.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolkit.errors import ArtifactError
+from toolkit.mil._coremltools import import_coremltools
+
+MAX_MANIFEST_BYTES = 1 << 20
+MAX_MODEL_BYTES = 1 << 29  # the program without its weights: the largest known are a few MB
+_AGAIN = "Export the model again, or copy the whole .mlpackage folder again."
+
+
+@dataclass(frozen=True)
+class Package:
+    """A .mlpackage on disk: `root` is the folder itself, `model` the protobuf file inside it."""
+
+    root: Path
+    model: Path
+
+    def blob(self, file_name: str) -> Path:
+        """The path of a weight file as the program writes it, '@model_path/weights/weight.bin'."""
+        prefix = "@model_path/"
+        if not file_name.startswith(prefix):
+            raise ArtifactError(f"{self.root}: weight file {file_name!r} does not start with {prefix!r}. {_AGAIN}")
+        return _inside(self.root, self.model.parent, file_name.removeprefix(prefix))
+
+
+def open_package(path: str | Path) -> Package:
+    """Follows Manifest.json to the program. Raises ArtifactError when the folder is not a sound .mlpackage."""
+    root = Path(path)
+    manifest_path = root / "Manifest.json"
+    if not manifest_path.is_file():
+        raise ArtifactError(f"{root}: no Manifest.json, so this is not a .mlpackage folder. Give the folder itself.")
+    manifest = _read_manifest(root, _inside(root, root, "Manifest.json"))
+    try:
+        item = manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]["path"]
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(f"{root}: Manifest.json names no root model ({error!r} is missing). {_AGAIN}") from error
+    if not isinstance(item, str):
+        raise ArtifactError(f"{root}: Manifest.json gives the root model's path as {item!r}, not as text. {_AGAIN}")
+    return Package(root, _inside(root, root / "Data", item))
+
+
+def read_spec(package: Package) -> Any:
+    """The `Model` protobuf. Raises ArtifactError when it is damaged or is not an ML Program."""
+    import_coremltools()
+    from coremltools.proto import Model_pb2
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    size = package.model.stat().st_size
+    if size > MAX_MODEL_BYTES:
+        raise ArtifactError(f"{package.model}: {size} bytes, more than the {MAX_MODEL_BYTES} a program may have.")
+    spec = Model_pb2.Model()
+    try:
+        spec.ParseFromString(package.model.read_bytes())
+    except (DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ArtifactError(f"{package.model}: {size} bytes, no Core ML protobuf ({error}). {_AGAIN}") from error
+    kind = spec.WhichOneof("Type")
+    if kind != "mlProgram":
+        raise ArtifactError(
+            f'{package.model}: holds {kind or "no model at all"}, not mlProgram. Convert with convert_to="mlprogram" (iOS 15 and later).'
+        )
+    return spec
+
+
+def _read_manifest(root: Path, path: Path) -> Any:
+    size = path.stat().st_size
+    if size > MAX_MANIFEST_BYTES:
+        raise ArtifactError(f"{root}: Manifest.json has {size} bytes, more than {MAX_MANIFEST_BYTES}. {_AGAIN}")
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{root}: Manifest.json is no JSON ({error}). {_AGAIN}") from error
+
+
+def _inside(root: Path, folder: Path, relative: str) -> Path:
+    """`folder / relative`, resolved. Raises ArtifactError when it leaves `root` or is no file."""
+    try:
+        resolved = (folder / relative).resolve()
+        contained = resolved.is_relative_to(root.resolve())
+        is_file = contained and resolved.is_file()
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL byte, a name too long, a loop of links
+        raise ArtifactError(f"{root}: {relative!r} is no usable path ({error}). {_AGAIN}") from error
+    if not contained:
+        raise ArtifactError(f"{root}: {relative!r} points outside the package, to {resolved}. Do not trust this file.")
+    if not is_file:
+        raise ArtifactError(f"{root}: the file {relative!r} is missing. {_AGAIN}")
+    return resolved

@@ -1,0 +1,157 @@
+"""A recipe: everything that decides what a model becomes, in one frozen, validated object.
+
+Every number has its unit, bounds and default here and nowhere else. Read from `models/<name>/recipe.toml`; `--set
+train.epochs=2` overrides single keys before validation. A recipe that does not hold is one error naming every fault.
+"""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from toolkit.errors import RecipeError
+
+MAX_RECIPE_BYTES = 1 << 20  # a recipe is a page of text; anything larger is something else
+
+
+class Part(BaseModel):
+    """A section of a recipe: frozen, no unknown keys, no silent conversion ("3" is not 3)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Data(Part):
+    set: Literal["mnist", "digits"] = Field(description="a name in toolkit/data's DATASETS")
+
+
+class Network(Part):
+    builder: str = Field("resnet18", description="a name in toolkit/networks' NETWORKS")
+
+
+class Preprocess(Part):
+    """Lives inside the model, and so inside every exported file: the app hands over a raw digit, 0..255."""
+
+    size: int = Field(32, ge=8, le=512, description="pixels a side, after the bilinear resize")
+    mean: float = Field(0.1307, ge=0, le=1, description="of the training images on a scale of 0..1")
+    std: float = Field(0.3081, gt=0, le=1, description="of the training images on a scale of 0..1")
+
+
+class Train(Part):
+    epochs: int = Field(10, ge=1, le=10_000)
+    batch_size: int = Field(64, ge=2, le=65_536, description="images; 2 at the least, for batch-norm")
+    lr: float = Field(0.01, gt=0, le=10, description="learning rate; the peak of a one-cycle schedule")
+    momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: float = Field(1e-4, ge=0, le=1)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    schedule: Literal["constant", "one-cycle"] = "constant"
+    warmup: float = Field(0.3, gt=0, lt=1, description="share of the steps before a one-cycle schedule's peak")
+    shift: int = Field(0, ge=0, le=8, description="pixels: random translation, filled with background")
+    flip: bool = Field(False, description="random horizontal flips; they turn most digits into non-digits")
+    autocast: Literal["auto", "bf16", "off"] = Field("off", description="auto: bf16 where the hardware multiplies it")
+    seed: int = Field(0, ge=0, lt=2**31)
+    subset: int | None = Field(None, ge=16, description="train on the first N images only: for smoke runs")
+
+
+class Gate(Part):
+    """What an exported artifact of one precision may differ by from PyTorch fp32 on the CPU, over the test set."""
+
+    max_changed: int = Field(ge=0, description="predictions that may differ, for each 10,000 images (rounded down)")
+    max_abs_logit: float = Field(gt=0, description="largest |logit - logit of PyTorch|")
+
+
+class Gates(Part):
+    fp32: Gate = Gate(max_changed=0, max_abs_logit=1e-3)
+    fp16: Gate = Gate(max_changed=5, max_abs_logit=0.1)
+
+    def of(self, precision: str) -> Gate:
+        gate = getattr(self, precision, None)
+        if not isinstance(gate, Gate):
+            raise RecipeError(f"the recipe has no gate for precision {precision!r}; it has {', '.join(Gates.model_fields)}")
+        return gate
+
+
+class Publish(Part):
+    """What the metadata of an exported file says."""
+
+    author: str = "the toolkit's authors"
+    license: str = "Apache-2.0"
+    version: str = "1.0"
+    minimum_target: Literal["iOS15", "iOS16", "iOS17", "iOS18"] = Field("iOS17", description="oldest system of a Core ML file")
+
+
+class Recipe(Part):
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    description: str = Field(max_length=500)
+    data: Data
+    network: Network = Network()
+    preprocess: Preprocess = Preprocess()
+    train: Train = Train()
+    gates: Gates = Gates()
+    publish: Publish = Publish()
+
+    @property
+    def hash(self) -> str:
+        """sha256 of the canonical JSON: equal recipes, equal hashes, whatever the order of keys in the file.
+
+        Of what differs from the defaults: a later toolkit, with more keys, gives an older recipe the same hash.
+        """
+        canonical = json.dumps(self.model_dump(mode="json", exclude_defaults=True), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    @classmethod
+    def read(cls, path: Path, overrides: Iterable[str] = ()) -> "Recipe":
+        """The recipe in a TOML file, with `section.key=value` overrides. Raises RecipeError naming every fault."""
+        try:
+            if path.stat().st_size > MAX_RECIPE_BYTES:
+                raise RecipeError(f"{path} has {path.stat().st_size} bytes; a recipe has at most {MAX_RECIPE_BYTES}")
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise RecipeError(f"cannot read the recipe {path}: {error.strerror}") from error
+        except (ValueError, RecursionError) as error:  # also a number of 5,000 digits, and brackets nested beyond the stack
+            raise RecipeError(f"{path} is not valid TOML: {error}") from error
+        for override in overrides:
+            _apply(values, override)
+        return cls.from_values(values, source=str(path))
+
+    @classmethod
+    def from_values(cls, values: Any, source: str) -> "Recipe":
+        """A recipe from plain values (TOML or a checkpoint's JSON)."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise RecipeError(_faults(error, source)) from error
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    """Sets `section.key=value` in nested tables; the value is read as TOML, and as plain text where it is none."""
+    key, equals, text = override.partition("=")
+    *sections, last = key.strip().split(".")
+    if not equals or not all((*sections, last)):
+        raise RecipeError(f"--set {override!r} is not of the form section.key=value, for example train.epochs=2")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise RecipeError(f"--set {override!r}: {section!r} is a value, not a section")
+    try:
+        values[last] = tomllib.loads(f"value = {text}")["value"]
+    except (ValueError, RecursionError):
+        values[last] = text.strip()
+
+
+def _faults(error: ValidationError, source: str) -> str:
+    rows = []
+    for fault in error.errors(include_url=False):
+        key = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            rows.append(f"{key}: there is no such key; did you misspell it?")
+        elif fault["type"] == "missing":
+            rows.append(f"{key}: is missing")
+        else:
+            rows.append(f"{key}: {fault['msg'][0].lower()}{fault['msg'][1:]} (got {fault['input']!r:.80})")
+    count = f"{len(rows)} fault" + ("s" if len(rows) > 1 else "")
+    return f"the recipe in {source} has {count}:\n  " + "\n  ".join(rows)

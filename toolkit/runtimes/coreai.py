@@ -1,0 +1,70 @@
+"""coreai: Apple's own Core AI runtime from the coreai-core wheel, Linux included.
+
+On Linux it is a correctness oracle (about four times slower than PyTorch eager), so its latencies are not reported.
+"""
+
+import asyncio
+import platform
+from importlib import metadata
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from toolkit.artifact import Artifact
+from toolkit.errors import ArtifactError
+from toolkit.runtimes.base import Session, images_of
+from toolkit.tensors import IMAGE, Batch
+
+
+def why_not() -> str | None:
+    if find_spec("coreai") is None:
+        machine = f"{platform.system()} {platform.machine()}"
+        return f"coreai-core is not installed (pip install 'apple-deployment-toolkit[coreai]'; this is {machine})"
+    return None
+
+
+def version() -> str:
+    return metadata.version("coreai-core")
+
+
+def open_session(artifact: Artifact, threads: int | None) -> Session:
+    return CoreAISession(artifact)
+
+
+class CoreAISession:
+    """Holds an event loop, because the runtime's model is an asynchronous context manager."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        from coreai.authoring import AIModelAsset
+
+        self.artifact = artifact
+        self.loop = asyncio.new_event_loop()
+        try:
+            # AIModel.load fails on Linux; an asset's executable does not.
+            self.executable = AIModelAsset.load(artifact.entry).executable()
+            self.function = self.loop.run_until_complete(self.executable.__aenter__()).load_function("main")
+        except Exception as error:  # the binding raises RuntimeError, ValueError and its own types
+            self.loop.close()
+            raise ArtifactError(f"the Core AI runtime does not load {artifact.entry}: {error}") from error
+
+    def __call__(self, batch: Batch) -> Batch:
+        images = images_of(batch, self.artifact)
+        rows = [self.loop.run_until_complete(self._one(image[None])) for image in images]  # the program takes batch 1
+        return {name: np.concatenate([row[name] for row in rows]) for name in self.function.desc.output_names}
+
+    async def _one(self, image: Any) -> dict[str, Any]:
+        from coreai.runtime import NDArray
+
+        found = await self.function({IMAGE: NDArray(np.ascontiguousarray(image))})
+        return {name: found[name].numpy().copy() for name in self.function.desc.output_names}  # the buffer is reused
+
+    def placement(self) -> tuple[str, ...]:
+        return ()
+
+    def framework_ns(self) -> int | None:
+        return None
+
+    def close(self) -> None:
+        self.loop.run_until_complete(self.executable.__aexit__(None, None, None))
+        self.loop.close()

@@ -1,0 +1,41 @@
+"""onnx-reference: the ONNX project's own evaluator in NumPy. Slow; an opinion that shares no code with ONNX Runtime."""
+
+from importlib import metadata
+
+import onnx
+from onnx.reference import ReferenceEvaluator
+
+from toolkit.artifact import Artifact
+from toolkit.runtimes.base import Session, images_of
+from toolkit.tensors import Batch
+
+
+def why_not() -> str | None:
+    return None
+
+
+def version() -> str:
+    return metadata.version("onnx")
+
+
+def open_session(artifact: Artifact, threads: int | None) -> Session:
+    return OnnxReferenceSession(artifact)
+
+
+class OnnxReferenceSession:
+    def __init__(self, artifact: Artifact) -> None:
+        self.artifact = artifact
+        self.evaluator = ReferenceEvaluator(onnx.load(artifact.entry))
+
+    def __call__(self, batch: Batch) -> Batch:
+        images_of(batch, self.artifact)
+        return dict(zip(self.evaluator.output_names, self.evaluator.run(None, batch), strict=True))
+
+    def placement(self) -> tuple[str, ...]:
+        return ("numpy",)
+
+    def framework_ns(self) -> int | None:
+        return None
+
+    def close(self) -> None:
+        del self.evaluator

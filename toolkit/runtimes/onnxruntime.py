@@ -1,0 +1,56 @@
+"""onnxruntime-cpu and onnxruntime-coreml: ONNX Runtime with one execution provider."""
+
+import sys
+from importlib import metadata
+
+import onnxruntime
+
+from toolkit.artifact import Artifact
+from toolkit.errors import ArtifactError
+from toolkit.runtimes.base import Session, images_of
+from toolkit.tensors import IMAGE, Batch
+
+
+def why_not(provider: str) -> str | None:
+    if provider not in onnxruntime.get_available_providers():
+        return f"this onnxruntime has no {provider}; it is part of the macOS builds, this is {sys.platform}"
+    return None
+
+
+def version() -> str:
+    return metadata.version("onnxruntime")
+
+
+def open_session(artifact: Artifact, threads: int | None, provider: str) -> Session:
+    return OnnxSession(artifact, threads, provider)
+
+
+class OnnxSession:
+    def __init__(self, artifact: Artifact, threads: int | None, provider: str) -> None:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors only
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        try:
+            self.session = onnxruntime.InferenceSession(artifact.entry, options, providers=[provider])
+        except Exception as error:  # onnxruntime's exception types are private to its binding
+            raise ArtifactError(f"onnxruntime does not load {artifact.entry}: {error}") from error
+        self.artifact = artifact
+        self.names = [output.name for output in self.session.get_outputs()]
+
+    def __call__(self, batch: Batch) -> Batch:
+        images_of(batch, self.artifact)
+        try:
+            outputs = self.session.run(self.names, batch)
+        except Exception as error:  # as above: a graph that loads and does not run, such as one with its batch size baked in
+            raise ArtifactError(f"onnxruntime does not run {self.artifact.entry} on {batch[IMAGE].shape}: {error}") from error
+        return dict(zip(self.names, outputs, strict=True))
+
+    def placement(self) -> tuple[str, ...]:
+        return tuple(self.session.get_providers())
+
+    def framework_ns(self) -> int | None:
+        return None
+
+    def close(self) -> None:
+        del self.session

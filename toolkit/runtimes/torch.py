@@ -1,0 +1,50 @@
+"""torch-cpu, torch-mps, torch-cuda: the checkpoint itself, in fp32."""
+
+from importlib import metadata
+
+import numpy as np
+import torch
+
+from toolkit.artifact import Artifact
+from toolkit.checkpoint import Checkpoint
+from toolkit.devices import BACKENDS
+from toolkit.networks import WithProbabilities, from_checkpoint
+from toolkit.runtimes.base import Session, images_of
+from toolkit.tensors import LOGITS, PROBABILITIES, Batch
+
+
+def why_not(device: str) -> str | None:
+    return BACKENDS[device].why_not()
+
+
+def version() -> str:
+    return metadata.version("torch")
+
+
+def open_session(artifact: Artifact, threads: int | None, device: str) -> Session:
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if device == "cuda":
+        torch.backends.cudnn.allow_tf32 = False  # PyTorch's default rounds convolutions to 10 bits: that is not fp32
+    return TorchSession(artifact, BACKENDS[device].torch_device)
+
+
+class TorchSession:
+    def __init__(self, artifact: Artifact, torch_device: str) -> None:
+        self.artifact, self.torch_device = artifact, torch_device
+        self.model = WithProbabilities(from_checkpoint(Checkpoint.open(artifact.folder))).eval().to(torch_device)
+
+    @torch.inference_mode()
+    def __call__(self, batch: Batch) -> Batch:
+        images = torch.from_numpy(np.array(images_of(batch, self.artifact))).to(self.torch_device)  # a copy: read-only arrays are welcome
+        logits, probabilities = self.model(images)
+        return {LOGITS: logits.cpu().numpy(), PROBABILITIES: probabilities.cpu().numpy()}  # .cpu() waits for the device
+
+    def placement(self) -> tuple[str, ...]:
+        return (self.torch_device,)
+
+    def framework_ns(self) -> int | None:
+        return None
+
+    def close(self) -> None:
+        del self.model

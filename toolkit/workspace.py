@@ -1,0 +1,124 @@
+"""Where each thing of a model lies: `models/<name>/` with its recipe, checkpoint, exports and reports.
+
+The folder of models is `TOOLKIT_MODELS`, else `./models`. The shipped recipes travel in the wheel too, so that every
+command works from any folder; what is trained is then written under `./models/<name>/`.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolkit.errors import RecipeError, ToolkitError
+
+DEFAULT_MODEL = "resnet18-mnist"
+
+
+def models_folder() -> Path:
+    return Path(os.environ.get("TOOLKIT_MODELS") or "models")
+
+
+def shipped_folder() -> Path:
+    """The recipes of the wheel (`toolkit/_models`), or of the source tree this package was imported from."""
+    package = Path(__file__).parent
+    inside = package / "_models"
+    return inside if inside.is_dir() else package.parent / "models"
+
+
+def known_models() -> list[str]:
+    """Names of all models: the user's and the shipped ones, sorted."""
+    folders = (models_folder(), shipped_folder())
+    return sorted({recipe.parent.name for folder in folders for recipe in folder.glob("*/recipe.toml")})
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder of one model. Paths only: nothing is read or made here."""
+
+    folder: Path
+    recipe: Path
+
+    @classmethod
+    def of(cls, model: str) -> "Workspace":
+        """By name (a folder under models/) or by path. Raises RecipeError listing the models there are."""
+        if os.sep in model or (os.altsep and os.altsep in model) or model in (".", ".."):
+            folder = Path(model)
+            if not (folder / "recipe.toml").is_file():
+                known = ", ".join(known_models())
+                raise RecipeError(f"{folder} is no model: it has no recipe.toml. Give a folder that has one, or a name: {known}")
+            return cls(folder, folder / "recipe.toml")
+        folder = models_folder() / model
+        for home in (folder, shipped_folder() / model):
+            if model and (home / "recipe.toml").is_file():
+                return cls(folder, home / "recipe.toml")
+        known = ", ".join(known_models())
+        raise RecipeError(f"there is no model named {model!r} in {models_folder()} or among the shipped ones; there are: {known}")
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint"
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def exports(self) -> Path:
+        return self.folder / "exports"
+
+    @property
+    def reports(self) -> Path:
+        return self.folder / "reports"
+
+
+@contextmanager
+def replacing_folder(target: Path) -> Iterator[Path]:
+    """A new, empty folder to fill; it takes the place of `target` when the block ends well, and vanishes otherwise.
+
+    Whoever looks at `target` sees the old folder or the new one, never a half-written one.
+    """
+    target = target.resolve()  # a link to another disk stays a link
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise _unwritable(target.parent, error) from error
+    try:
+        yield fresh
+        fresh.chmod(0o755)  # mkdtemp makes folders for their owner only
+        old = fresh.with_name(fresh.name + ".old")
+        if target.exists():
+            target.rename(old)
+        try:
+            fresh.rename(target)
+        except BaseException:
+            if old.exists():
+                old.rename(target)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Writes a whole file or nothing. Raises ToolkitError where nothing can be written."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=target.parent, prefix=f".{target.name}.", encoding="utf-8", delete=False) as file:
+            try:
+                file.write(text)
+                file.flush()
+                Path(file.name).chmod(0o644)
+                Path(file.name).replace(target)
+            except BaseException:
+                Path(file.name).unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise _unwritable(target, error) from error
+
+
+def _unwritable(target: Path, error: OSError) -> ToolkitError:
+    return ToolkitError(f"cannot write to {target}: {error.strerror}. Choose another folder of models with TOOLKIT_MODELS")
