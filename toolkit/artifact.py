@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from toolkit.checkpoint import MAX_CARD_BYTES, WEIGHTS, Checkpoint, sha256_of
 from toolkit.errors import ArtifactError
+from toolkit.recipe import fault_rows
 from toolkit.tensors import CLASS_LABEL, IMAGE, LOGITS, PROBABILITIES, TensorSpec
 
 MANIFEST, GOLDEN = "manifest.json", "golden.npz"
@@ -74,7 +75,9 @@ class Artifact:
             if path.stat().st_size > MAX_CARD_BYTES:
                 raise ArtifactError(f"{path} has {path.stat().st_size} bytes, more than any manifest of ours")
             manifest = Manifest.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError) as error:
+        except ValidationError as error:
+            raise ArtifactError(f"{path} cannot be read as a manifest: {'; '.join(fault_rows(error))}. Export again") from error
+        except OSError as error:
             raise ArtifactError(f"{path} cannot be read as a manifest: {error}. Export again") from error
         for name, expected in manifest.files.items():
             _verify(folder, name, expected)

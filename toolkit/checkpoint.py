@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from toolkit.errors import CheckpointError, RecipeError
-from toolkit.recipe import Recipe
+from toolkit.recipe import Recipe, fault_rows
 
 if TYPE_CHECKING:
     import torch
@@ -65,8 +65,12 @@ class Checkpoint:
                 raise CheckpointError(f"{card_path} has {card_path.stat().st_size} bytes, more than any card of ours")
             card = Card.model_validate_json(card_path.read_bytes())
             recipe = Recipe.from_values(card.recipe, source=str(card_path))
-        except (OSError, ValidationError, RecipeError) as error:
-            raise CheckpointError(f"{card_path} cannot be read as a checkpoint's card: {error}") from error
+        except ValidationError as error:
+            raise CheckpointError(
+                f"{card_path} cannot be read as a checkpoint's card: {'; '.join(fault_rows(error))}. Train again"
+            ) from error
+        except (OSError, RecipeError) as error:
+            raise CheckpointError(f"{card_path} cannot be read as a checkpoint's card: {error}. Train again") from error
         if recipe.hash != card.recipe_hash:
             raise CheckpointError(
                 f"{card_path}: the recipe's hash is {recipe.hash[:12]}, the card says {card.recipe_hash[:12]}: it was edited. Train again"

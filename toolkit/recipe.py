@@ -144,14 +144,20 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 
 def _faults(error: ValidationError, source: str) -> str:
+    rows = fault_rows(error)
+    count = f"{len(rows)} fault" + ("s" if len(rows) > 1 else "")
+    return f"the recipe in {source} has {count}:\n  " + "\n  ".join(rows)
+
+
+def fault_rows(error: ValidationError) -> list[str]:
+    """A line for each fault: the key, what is wrong with it, and the value seen."""
     rows = []
     for fault in error.errors(include_url=False):
-        key = ".".join(str(part) for part in fault["loc"])
+        key = ".".join(str(part) for part in fault["loc"]) or "the whole"
         if fault["type"] == "extra_forbidden":
             rows.append(f"{key}: there is no such key; did you misspell it?")
         elif fault["type"] == "missing":
             rows.append(f"{key}: is missing")
         else:
             rows.append(f"{key}: {fault['msg'][0].lower()}{fault['msg'][1:]} (got {fault['input']!r:.80})")
-    count = f"{len(rows)} fault" + ("s" if len(rows) > 1 else "")
-    return f"the recipe in {source} has {count}:\n  " + "\n  ".join(rows)
+    return rows

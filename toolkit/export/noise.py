@@ -14,6 +14,11 @@ KNOWN = (
     (UserWarning, r"coreai-torch has only been validated with torch<=2\.13\.0; found torch 2\.13\.0\+"),
     # the TorchScript route of torch.onnx.export: taken on purpose, when the newer one fails
     (DeprecationWarning, r"You are using the legacy TorchScript-based ONNX export"),
+    (DeprecationWarning, r"The feature will be removed\. Please remove usage of this function"),
+    # coremltools asks its own table of torch ops in a way that it deprecates itself
+    (DeprecationWarning, r"Function _TORCH_OPS_REGISTRY\.__contains__ is deprecated"),
+    # coremltools leaves the folder of weights of a conversion to the garbage collector
+    (ResourceWarning, r"Implicitly cleaning up <TemporaryDirectory"),
 )
 
 

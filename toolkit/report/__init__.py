@@ -2,3 +2,7 @@
 
 The results themselves are made in validation/ and bench/, and lie as JSON in models/<name>/reports/.
 """
+
+from toolkit.report.report import ReportResult, report
+
+__all__ = ["ReportResult", "report"]

@@ -2,27 +2,175 @@
 
 import dataclasses
 import json as json_module
-from typing import Any
+import math
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
+
+from toolkit.report import tables
+from toolkit.report.tables import Table, table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from toolkit.bench.result import BenchResult
+    from toolkit.doctor import Diagnosis
+    from toolkit.export.export import ExportResult
+    from toolkit.inspection import Facts
+    from toolkit.predict import PredictResult
+    from toolkit.report.report import ReportResult
+    from toolkit.training.train import TrainResult
+    from toolkit.validation.result import ValidationResult
+
+LOG_WIDTH = 100_000  # a log has no right edge: no cell is folded there, and nothing is ever cut
+STYLES = {"pass": "green", "FAIL": "bold red", "FAILED": "bold red", "PASSED": "bold green", "WARNING": "yellow", "QUICK": "yellow"}
+Part = Table | str
 
 
 def show(result: Any, as_json: bool) -> None:
     """Prints a result to standard output."""
     if as_json:
-        print(json_module.dumps(plain(result), indent=1))
-    else:
-        print(result)
+        print(json_module.dumps(plain(result), indent=1, allow_nan=False))
+        return
+    console = _console()
+    for part in parts(result):
+        _print(console, part)
 
 
 def plain(value: Any) -> Any:
-    """The value as JSON has it: dataclasses and models as objects, paths as text."""
+    """The value as JSON has it: dataclasses and models as objects, paths as text, NaN and infinity as text."""
     if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
+        fields = value.model_dump(mode="json")
+        return {**fields, "passed": value.passed} if hasattr(value, "passed") else fields
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def parts(result: Any) -> Iterable[Part]:
+    """Tables and lines, in the order in which they are printed. A list is of one type of result."""
+    kind = type(result[0] if isinstance(result, list) and result else result).__name__
+    return RENDERERS[kind](result)
+
+
+def _trained(result: "TrainResult") -> Iterable[Part]:
+    names = {"train_loss": "train loss", "train_accuracy": "train accuracy (%)", "test_accuracy": "test accuracy (%)",
+             "test_correct": "test images right", "test_images": "test images"}  # fmt: skip
+    rows = [
+        (names.get(name, name), tables.percent(value) if name.endswith("accuracy") else f"{value:.6g}")
+        for name, value in result.metrics.items()
+    ]
+    yield table("Trained" if result.finished else "Training interrupted", ("figure", "value*"), rows)
+    yield f"checkpoint: {result.checkpoint}"
+    if not result.finished:
+        yield "not finished: no test accuracy yet; go on with --resume"
+
+
+def _exported(results: "list[ExportResult]") -> Iterable[Part]:
+    columns = ("artifact", "format", "precision", "size (MB)*", "max |Δ logit| on golden*", "time (s)*")
+    rows = [
+        (each.folder.name, each.format, each.precision, f"{each.size_bytes / 1e6:.2f}",
+         "not run here" if each.golden_max_abs_logit is None else f"{each.golden_max_abs_logit:.3g}", f"{each.seconds:.1f}")
+        for each in results
+    ]  # fmt: skip
+    yield table("Exported", columns, rows)
+    yield from (f"{each.folder.name}: {note}" for each in results for note in each.notes)
+    yield from (f"written to {each.folder}" for each in results)
+
+
+def _validated(result: "ValidationResult") -> Iterable[Part]:
+    yield tables.validation_table(result)
+    yield from _listed(tables.NOT_RUN, tables.unavailable_lines(result.unavailable))
+    yield tables.verdict_line(result)
+
+
+def _benched(result: "BenchResult") -> Iterable[Part]:
+    yield tables.bench_table(result)
+    yield from tables.bench_notes(result)
+    yield from _listed("not measured here", tables.skipped_lines(result))
+
+
+def _reported(result: "ReportResult") -> Iterable[Part]:
+    yield f"HTML:     {result.html}"
+    yield f"Markdown: {result.markdown}"
+
+
+def _predicted(result: "PredictResult") -> Iterable[Part]:
+    columns = ("image", "class", "probability (%)*", "then", "strokes")
+    rows = []
+    for each in result.predictions:
+        (label, share), *others = each.top
+        then = ", ".join(f"{name} {tables.percent(value)} %" for name, value in others)
+        rows.append((str(each.image), label, tables.percent(share), then, "dark on light, inverted" if each.inverted else "light on dark"))
+    yield table(f"{result.model}: {result.artifact} on {result.runtime}", columns, rows)
+
+
+def _inspected(result: "Facts") -> Iterable[Part]:
+    yield table(result.title, ("fact", "value"), list(result.rows.items()))
+
+
+def _examined(result: "Diagnosis") -> Iterable[Part]:
+    rows = [
+        (each.id, "no" if each.reason else "yes", each.version or tables.NONE, "latency and results" if each.is_device else "results only",
+         each.reason or "")
+        for each in result.runtimes
+    ]  # fmt: skip
+    yield table("Runtimes on this machine", ("runtime", "runs here", "version", "gives", "why not"), rows)
+    yield table("Environment", ("name", "value"), list(result.environment.items()))
+    if not result.problems:
+        yield "no known problems with the installed versions"
+    for problem in result.problems:
+        yield f"FAILED: {problem.what}"
+        yield f"  mend it with: {problem.mend}"
+
+
+def _listed(heading: str, lines: Sequence[str]) -> Iterable[str]:
+    if lines:
+        yield f"{heading}:"
+        yield from (f"  {line}" for line in lines)
+
+
+# By name, not by type: a command then imports only its own room. tests/report/ checks that each name is a type.
+RENDERERS: dict[str, Callable[[Any], Iterable[Part]]] = {
+    "TrainResult": _trained,
+    "ExportResult": _exported,  # a list of them
+    "ValidationResult": _validated,
+    "BenchResult": _benched,
+    "ReportResult": _reported,
+    "PredictResult": _predicted,
+    "Facts": _inspected,
+    "Diagnosis": _examined,
+}
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else LOG_WIDTH
+    return Console(file=sys.stdout, width=width, markup=False, highlight=False, emoji=False)
+
+
+def _print(console: "Console", part: Part) -> None:
+    """On a narrow terminal cells are folded and lines wrapped by the terminal: whatever the width, every character is there."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    if isinstance(part, str):
+        console.print(Text(part, style=STYLES.get(part.partition(":")[0], "")), soft_wrap=True)
+        return
+    console.print(Text(part.caption, style="bold"), soft_wrap=True)
+    shown = RichTable(box=SIMPLE_HEAD, pad_edge=False)
+    for place, column in enumerate(part.columns):
+        shown.add_column(Text(column), justify="right" if place in part.numeric else "left", overflow="fold")
+    for row in part.rows:
+        shown.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
+    console.print(shown)

@@ -12,9 +12,9 @@ from torch.nn import functional
 from toolkit.devices import Backend
 from toolkit.errors import DeviceError
 
-# Relative L2 error of the loss, or of one parameter's gradient. fp32 on the CPU gives about 1e-5 here, TF32 on CUDA
-# about 1e-3 (both for ResNet18); the bugs this is for give errors of the order of 1.
-TOLERANCE = 0.02
+# Relative L2 error of the loss, or of one parameter's gradient. fp32 on the CPU (ResNet18, 25 seeds) gives about 1e-5, and
+# up to 1e-2 where rounding decides on which side of a ReLU a value lies; the bugs this is for give errors of the order of 1.
+TOLERANCE = 0.05
 
 
 def check_gradients(model: nn.Module, images: Tensor, labels: Tensor, backend: Backend) -> float:
@@ -25,8 +25,9 @@ def check_gradients(model: nn.Module, images: Tensor, labels: Tensor, backend: B
     truth = _loss_and_gradients(copy.deepcopy(model).cpu().double(), images.double(), labels)
     device = torch.device(backend.torch_device)
     # float first, then move: MPS has no float64, and must never be handed one
-    found = _loss_and_gradients(copy.deepcopy(model).float().to(device), images.float().to(device), labels.to(device))
-    backend.synchronise()
+    with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):  # TF32's rounding alone gives 0.2
+        found = _loss_and_gradients(copy.deepcopy(model).float().to(device), images.float().to(device), labels.to(device))
+        backend.synchronise()
     # A gradient that is zero in exact arithmetic (a bias before batch-norm) is pure rounding: measured against all.
     overall = torch.stack([tensor.norm() for tensor in truth.values()]).max() * 1e-3
     errors = {

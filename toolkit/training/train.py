@@ -46,6 +46,8 @@ def train(workspace: Workspace, recipe: Recipe, *, device: str = "auto", data_di
     previous = _to_resume(workspace, recipe) if resume else None
     if previous is not None and previous.card.finished:
         say(f"training had already finished; nothing to resume in {workspace.checkpoint}")
+        if "test_accuracy" not in previous.card.metrics:  # it was stopped while that was being measured
+            return _measure(workspace, load(recipe.data.set, data_dir))
         return TrainResult(workspace.checkpoint, True, previous.card.metrics)
     data = load(recipe.data.set, data_dir)
     torch.manual_seed(recipe.train.seed)

@@ -1,0 +1,199 @@
+"""The terminal: nothing is cut, nothing that was not run looks passed, and JSON is JSON."""
+
+import importlib
+import io
+import json
+import math
+import sys
+from pathlib import Path
+
+import pytest
+
+from toolkit.doctor import Diagnosis, Problem, RuntimeState
+from toolkit.export import ExportResult
+from toolkit.inspection import Facts
+from toolkit.predict import Prediction, PredictResult
+from toolkit.report import ReportResult, tables, terminal
+from toolkit.training import TrainResult
+
+LONG = "a-very-long-name-of-an-artifact-that-is-longer-than-a-line-of-eighty-columns-and-must-not-be-cut"
+DIAGNOSIS = Diagnosis(
+    {"processor": "Test 9000", "torch": "2.9.9"},
+    [RuntimeState("torch-cpu", "2.9.9", True, None), RuntimeState("coreml-ane", None, True, f"needs macOS {LONG}")],
+    [Problem("numpy 2.4 with coremltools 9.0", "pip install 'numpy<2.4'")],
+)
+RESULTS = [
+    TrainResult(Path("m/checkpoint"), True, {"train_loss": 0.1234, "test_accuracy": 0.9958, "test_correct": 9958}),
+    TrainResult(Path("m/checkpoint"), False, {"train_loss": 0.5}),
+    [ExportResult(Path(f"m/exports/{LONG}"), "coreml", "fp16", 22_380_000, 0.00321, ["made by route torch.export"], 12.5)],
+    [ExportResult(Path("m/exports/coreai-fp32"), "coreai", "fp32", 1, None, [], 1.0)],
+    ReportResult(Path("m/reports/report.html"), Path("m/reports/report.md")),
+    PredictResult("tiny", "torch", "torch-cpu", [Prediction(Path("[red]7.png"), True, [("7", 0.98), ("[b]1", 0.01), ("9", 0.01)])]),
+    Facts("checkpoint of tiny", {"sha256": "0123456789abcdef" * 4, "notes": "; ".join([LONG] * 3)}),
+    DIAGNOSIS,
+]
+
+
+def printed(result, capsys, as_json: bool = False) -> str:
+    terminal.show(result, as_json)
+    return capsys.readouterr().out
+
+
+@pytest.fixture(autouse=True)
+def eighty_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "dumb")
+
+
+def cells(result) -> list[str]:
+    """Every piece of text the renderer hands over."""
+    found = []
+    for part in terminal.parts(result):
+        found += [part] if isinstance(part, str) else [part.caption, *part.columns, *(cell for row in part.rows for cell in row)]
+    return found
+
+
+@pytest.mark.parametrize("result", RESULTS, ids=lambda result: type(result).__name__)
+def test_nothing_is_cut_when_the_output_is_no_terminal(result, capsys):
+    text = printed(result, capsys)
+    assert "…" not in text
+    assert "\x1b" not in text
+    for cell in cells(result):
+        assert cell in text
+
+
+def test_nothing_of_validation_and_latency_is_cut_either(validation, bench, capsys):
+    for result in (validation(), bench()):
+        text = printed(result, capsys)
+        assert "…" not in text
+        for cell in cells(result):
+            assert cell in text
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_on_a_narrow_terminal_cells_are_folded_and_not_cut(validation, columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    out = Terminal()
+    monkeypatch.setattr(sys, "stdout", out)
+    terminal.show(Facts("facts", {"notes": LONG}), False)
+    terminal.show(validation(), False)
+    text = out.getvalue()
+    assert "…" not in text
+    assert LONG in "".join(text.partition("accuracy")[0].replace("notes", "").split())
+
+
+def test_every_type_in_the_table_is_the_result_of_a_command():
+    homes = {
+        "TrainResult": "training", "ExportResult": "export", "ValidationResult": "validation", "BenchResult": "bench",
+        "ReportResult": "report", "PredictResult": "predict", "Facts": "inspection", "Diagnosis": "doctor",
+    }  # fmt: skip
+    assert terminal.RENDERERS.keys() == homes.keys()
+    for name, home in homes.items():
+        assert hasattr(importlib.import_module(f"toolkit.{home}"), name)
+
+
+@pytest.mark.parametrize("result", RESULTS, ids=lambda result: type(result).__name__)
+def test_json_round_trips(result, capsys):
+    assert json.loads(printed(result, capsys, as_json=True)) == terminal.plain(result)
+
+
+@pytest.mark.parametrize("breaches", [[], ["max |Δ logit| 3, allowed 0.1"]])
+def test_json_of_validation_says_whether_it_passed_and_is_otherwise_the_result(validation, breaches, capsys):
+    result = validation()
+    result = result.model_copy(update={"rows": [result.rows[0], result.rows[1].model_copy(update={"breaches": breaches})]})
+    found = json.loads(printed(result, capsys, as_json=True))
+    assert found.pop("passed") is (not breaches)
+    assert type(result).model_validate(found) == result
+
+
+def test_json_of_a_measurement_round_trips(bench, capsys):
+    result = bench()
+    assert type(result).model_validate_json(printed(result, capsys, as_json=True)) == result
+
+
+def test_json_has_no_nan(validation, capsys):
+    result = validation()
+    result = result.model_copy(update={"rows": [result.rows[1].model_copy(update={"max_abs_logit": math.nan})]})
+    facts = TrainResult(Path("c"), True, {"train_loss": math.nan, "lr": math.inf})
+    for each in (result, facts):
+        json.loads(printed(each, capsys, as_json=True), parse_constant=pytest.fail)
+
+
+def test_validation_ends_with_passed_and_names_what_was_not_run_before(validation, capsys):
+    *lines, last = printed(validation(), capsys).strip().splitlines()
+    assert last == "PASSED: 1 comparison with PyTorch within the gates; 2 not run here"
+    heading = lines.index(f"{tables.NOT_RUN}:")
+    assert [line.strip().split(",")[0] for line in lines[heading + 1 :]] == ["coreml-ane", "coreai"]
+    assert not [line for line in lines[:heading] if "coreml-ane" in line]
+    assert "pass" not in "".join(lines[heading + 1 :]).lower()
+
+
+def test_a_breach_fails_its_row_and_the_last_line_says_which(validation, capsys):
+    result = validation()
+    broken = result.rows[1].model_copy(update={"breaches": ["9 predictions changed, allowed 2 of 360"]})
+    text = printed(result.model_copy(update={"rows": [result.rows[0], broken]}), capsys)
+    assert text.strip().splitlines()[-1] == "FAILED: coreml-fp16 on coreml-reference: 9 predictions changed, allowed 2 of 360"
+    assert "FAIL " in next(line for line in text.splitlines() if "coreml-reference" in line)
+
+
+def test_nothing_compared_is_not_passed(validation, capsys):
+    result = validation()
+    text = printed(result.model_copy(update={"rows": result.rows[:1]}), capsys)
+    assert "FAILED: nothing was compared" in text.splitlines()[-1]
+    assert "reference" in text
+
+
+def test_a_reference_that_is_not_finite_fails(validation):
+    row = validation().rows[0].model_copy(update={"breaches": ["3 logits are NaN or Inf"]})
+    assert tables.verdict(row) == "FAIL"
+
+
+def test_latency_tells_what_a_reader_must_know(bench, arm, capsys):
+    failed = arm("coreml-fp16", "coreml-cpu", None, error="was killed by SIGKILL", images_per_s=None, load_ms=None,
+                 first_call_ms=None, peak_memory_bytes=None)  # fmt: skip
+    arms = [arm("torch", "torch-cpu", 8.0), arm("onnx-fp32", "onnxruntime-cpu", 2.0), failed]
+    text = printed(bench(arms=arms, preset="quick", load_average_before=[4.5, 0, 0]), capsys)
+    for words in ("8.000 [7.760, 8.400]", "1.00×", "0.25×", "512.3", "45.25", "33.75", "812.5", tables.QUICK, "needs 459 calls",
+                  "coreml-fp16 on coreml-cpu: was killed by SIGKILL", "WARNING: the machine was busy", "load average 4.50 on 8 cores",
+                  "machine: processor Test 9000, cores 8", "coreml-ane, coreml-fp16: Core ML needs macOS"):  # fmt: skip
+        assert words in text
+    assert "FAILED" in next(line for line in text.splitlines() if "coreml-cpu" in line)
+
+
+def test_a_calm_default_measurement_has_no_stamp_and_no_warning(bench, capsys):
+    text = printed(bench(load_average_before=[4.0, 0, 0]), capsys)
+    assert "QUICK" not in text
+    assert "WARNING" not in text
+
+
+def test_without_torch_cpu_there_is_no_ratio_and_it_says_so(bench, arm, capsys):
+    text = printed(bench(arms=[arm("onnx-fp32", "onnxruntime-cpu", 2.0)]), capsys)
+    assert "no ratio: torch-cpu was not measured" in text
+    assert "×" not in text
+
+
+def test_doctor_gives_each_problem_its_command(capsys):
+    text = printed(DIAGNOSIS, capsys)
+    assert "FAILED: numpy 2.4 with coremltools 9.0\n  mend it with: pip install 'numpy<2.4'\n" in text
+
+
+def test_an_interrupted_training_says_how_to_go_on(capsys):
+    assert "--resume" in printed(RESULTS[1], capsys)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "–"), (0.12345, "0.1235"), (1.5, "1.500"), (12.345, "12.35"), (123.45, "123.5"), (4762.1, "4762"), (0, "0.0000")],
+)
+def test_numbers_have_about_four_digits_and_no_exponent(value, text):
+    assert tables.number(value) == text
+
+
+@pytest.mark.parametrize(("points", "text"), [(0.0, "0.00"), (-0.001, "0.00"), (0.28, "+0.28"), (-0.28, "-0.28")])
+def test_a_difference_has_a_sign_unless_it_is_none(points, text):
+    assert tables.signed(points) == text

@@ -1,0 +1,56 @@
+"""The verb: everything known of a model → one HTML page that needs nothing else, and Markdown of the same."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolkit.workspace import Workspace, write_text
+
+HTML, MARKDOWN = "report.html", "report.md"
+_SPECIAL = "\\`*_[]|~#"  # in Markdown, within a line or a table cell
+
+
+@dataclass(frozen=True)
+class ReportResult:
+    html: Path
+    markdown: Path
+
+
+def report(workspace: Workspace, *, data_dir: Path | None = None) -> ReportResult:
+    """Writes reports/report.html and .md. Only the checkpoint is needed; what is absent is said to be absent.
+
+    Raises CheckpointError without a checkpoint, ToolkitError naming a file of the workspace that is damaged.
+    """
+    from toolkit.report.page import page
+    from toolkit.report.sources import read
+
+    content = page(read(workspace), data_dir)
+    result = ReportResult(workspace.reports / HTML, workspace.reports / MARKDOWN)
+    write_text(result.html, render(f"{HTML}.j2", content))
+    write_text(result.markdown, render(f"{MARKDOWN}.j2", content))
+    return result
+
+
+def render(template: str, content: Any) -> str:
+    """Escapes whatever is not marked as safe: labels and names come from files that others wrote."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("toolkit.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["md"] = markdown
+    return environment.get_template(template).render(page=content)
+
+
+def markdown(text: str) -> Any:
+    """Text as Markdown shows it literally, on one line: no markup, no HTML, no new table cell."""
+    from markupsafe import Markup
+
+    one_line = " ".join(str(text).split())
+    escaped = one_line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return Markup("".join("\\" + sign if sign in _SPECIAL else sign for sign in escaped))

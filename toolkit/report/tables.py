@@ -1,0 +1,161 @@
+"""What a result says, as tables of text. Made once, shown on the terminal, in HTML and in Markdown: the same digits in all three."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from toolkit.bench.result import Arm, BenchResult
+    from toolkit.validation.result import RuntimeRow, Unavailable, ValidationResult
+
+NONE = "–"
+REFERENCE = "torch-cpu"
+NOT_RUN = "not run here (not counted as passed)"
+QUICK = "QUICK: for a look, not for a claim"
+MACHINE = ("processor", "cores", "memory", "system", "python")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Every row has one cell for each column; `numeric` columns are set to the right. `heat`, if any, shades cells, 0..1."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numeric: frozenset[int] = frozenset()  # by position: titles may be class labels, and those may be alike
+    heat: tuple[tuple[float, ...], ...] = ()
+
+
+def table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A column whose title ends in `*` is numeric."""
+    if wrong := [row for row in rows if len(row) != len(columns)]:
+        raise ValueError(f"{caption}: {len(columns)} columns, but a row of {len(wrong[0])}: {wrong[0]}")
+    names = tuple(column.removesuffix("*") for column in columns)
+    numeric = frozenset(place for place, column in enumerate(columns) if column.endswith("*"))
+    return Table(caption, names, tuple(tuple(row) for row in rows), numeric)
+
+
+def percent(share: float) -> str:
+    """A share of 1 as percent: four decimals tell one image in a million, but two tell one in 10,000, which is the test set."""
+    return f"{100 * share:.2f}"
+
+
+def signed(points: float) -> str:
+    text = f"{points:+.2f}"
+    return "0.00" if float(text) == 0 else text
+
+
+def number(value: float | None, scale: float = 1.0) -> str:
+    """About four digits, without exponents: 0.1234, 12.34, 1234."""
+    if value is None:
+        return NONE
+    value *= scale
+    decimals = 4 if abs(value) < 1 else 3 if abs(value) < 10 else 2 if abs(value) < 100 else 1 if abs(value) < 1000 else 0
+    return f"{value:.{decimals}f}"
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def verdict(row: "RuntimeRow") -> str:
+    if row.breaches:
+        return "FAIL"
+    return "reference" if row.allowed_changed is None else "pass"
+
+
+def validation_table(result: "ValidationResult") -> Table:
+    """One row for each artifact and runtime; what could not run is not in it (see unavailable_lines)."""
+    columns = ("artifact", "runtime", "images*", "accuracy (%)*", "Δ accuracy (points)*", "changed*", "max |Δ logit|*",
+               "gate: changed / |Δ logit|", "verdict")  # fmt: skip
+    rows = [
+        (
+            row.artifact, row.runtime, str(row.images), percent(row.accuracy), signed(100 * (row.accuracy - row.reference_accuracy)),
+            str(len(row.changed)), f"{row.max_abs_logit:.3g}",
+            NONE if row.allowed_changed is None else f"≤ {row.allowed_changed} / ≤ {row.allowed_abs_logit:g}", verdict(row),
+        )
+        for row in result.rows
+    ]  # fmt: skip
+    extent = f"{result.test_images}" if result.limit is None else f"{len(result.test_indices)} of {result.test_images} (--limit)"
+    return table(f"Accuracy and parity of {result.model} on {result.dataset}, {extent} test images, against PyTorch fp32", columns, rows)
+
+
+def unavailable_lines(unavailable: "Sequence[Unavailable]") -> list[str]:
+    return [f"{each.runtime}, {each.artifact or 'no artifact'}: {each.reason}" for each in unavailable]
+
+
+def verdict_line(result: "ValidationResult") -> str:
+    """PASSED or FAILED first, then why. Nothing but what was compared can pass."""
+    breached = [f"{row.artifact} on {row.runtime}: {'; '.join(row.breaches)}" for row in result.rows if row.breaches]
+    compared = sum(row.allowed_changed is not None for row in result.rows)
+    left_out = f"; {len(result.unavailable)} not run here" if result.unavailable else ""
+    if result.passed:
+        return f"PASSED: {plural(compared, 'comparison')} with PyTorch within the gates{left_out}"
+    return "FAILED: " + (" | ".join(breached) or f"nothing was compared with PyTorch{left_out}")
+
+
+def bench_table(result: "BenchResult") -> Table:
+    """One row for each arm. An arm that failed keeps its row; bench_notes says how it failed."""
+    columns = ("artifact", "runtime", "p50 (ms) [95 %]*", f"p50 / {REFERENCE}*", "p90 (ms)*", "p99 (ms)*", "images/s*", "load (ms)*",
+               "first call (ms)*", "peak (MB)*")  # fmt: skip
+    base = next((arm.p50_ms for arm in result.arms if arm.runtime == REFERENCE), None)
+    rows = [
+        (
+            arm.artifact, arm.runtime, "FAILED" if arm.error else _interval(arm), _ratio(arm.p50_ms, base), number(arm.p90_ms),
+            number(arm.p99_ms), number(arm.images_per_s), number(arm.load_ms), number(arm.first_call_ms),
+            number(arm.peak_memory_bytes, 1e-6),
+        )
+        for arm in result.arms
+    ]  # fmt: skip
+    threads = "the runtime's own threads" if result.threads is None else plural(result.threads, "thread")
+    return table(f"Latency of {result.model}, batch {result.batch}, {threads}, {result.preset}, {result.started_utc}", columns, rows)
+
+
+def _interval(arm: "Arm") -> str:
+    if arm.p50_low_ms is None or arm.p50_high_ms is None:
+        return number(arm.p50_ms)
+    return f"{number(arm.p50_ms)} [{number(arm.p50_low_ms)}, {number(arm.p50_high_ms)}]"
+
+
+def _ratio(p50_ms: float | None, base_ms: float | None) -> str:
+    return NONE if p50_ms is None or not base_ms else f"{p50_ms / base_ms:.2f}×"
+
+
+def bench_notes(result: "BenchResult") -> list[str]:
+    """What a reader must know before quoting the table, each a sentence of its own."""
+    from toolkit.bench.stats import CALLS_FOR_P90, CALLS_FOR_P99
+
+    sound = [arm for arm in result.arms if not arm.error]
+    notes = [QUICK] if result.preset == "quick" else []
+    notes += [f"failed: {arm.artifact} on {arm.runtime}: {arm.error}" for arm in result.arms if arm.error]
+    if busy := load_warning(result):
+        notes.append(busy)
+    if any(arm.p99_ms is None for arm in sound):
+        notes.append(f"{NONE} under p99: needs {CALLS_FOR_P99} calls")
+    if any(arm.p90_ms is None for arm in sound):
+        notes.append(f"{NONE} under p90: needs {CALLS_FOR_P90} calls")
+    if any(arm.p50_low_ms is None for arm in sound):
+        notes.append("p50 without an interval: needs 3 rounds")
+    if all(arm.runtime != REFERENCE or arm.p50_ms is None for arm in result.arms):
+        notes.append(f"no ratio: {REFERENCE} was not measured")
+    notes.append("peak: resident memory of the whole process, Python and libraries with it")
+    return [*notes, f"machine: {machine(result.environment)}"]
+
+
+def load_warning(result: "BenchResult") -> str | None:
+    """On a busy machine the figures are of the machine's other work as well."""
+    cores = result.environment.get("cores", "")
+    if not cores.isdigit() or not result.load_average_before or result.load_average_before[0] <= int(cores) / 2:
+        return None
+    return (
+        f"WARNING: the machine was busy before the first round (load average {result.load_average_before[0]:.2f} on {cores} cores); "
+        "end other programs and measure again"
+    )
+
+
+def skipped_lines(result: "BenchResult") -> list[str]:
+    return [f"{each.runtime}, {each.artifact or 'no artifact'}: {each.reason}" for each in result.skipped]
+
+
+def machine(environment: dict[str, str]) -> str:
+    return ", ".join(f"{name} {environment[name]}" for name in MACHINE if name in environment)
