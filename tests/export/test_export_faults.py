@@ -162,7 +162,9 @@ def test_without_coreai_it_says_how_to_get_it(trained_copy, monkeypatch):
     for module in ("toolkit.export.coreai", "toolkit.runtimes.coreai"):
         importlib.import_module(module)
         monkeypatch.setattr(f"{module}.find_spec", lambda name: None if name.startswith("coreai") else real(name))
-    with pytest.raises(ExportError, match=r"coreai-torch is not installed\. Install it with: pip install 'apple-deployment-toolkit\[coreai\]'"):
+    with pytest.raises(
+        ExportError, match=r"coreai-torch is not installed\. Install it with: pip install 'apple-deployment-toolkit\[coreai\]'"
+    ):
         export(trained_copy, ["coreai"], Options())
     assert list(trained_copy.exports.iterdir()) == []
 

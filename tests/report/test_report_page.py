@@ -1,5 +1,7 @@
 """The page and the Markdown: complete, honest about what is absent, and safe whatever the files say."""
 
+import json
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -111,11 +113,13 @@ def test_the_confusion_matrix_is_sklearns(validation):
 
 
 def test_what_is_absent_is_said_with_the_command_that_makes_it(written):
-    page, _, text = make(written())
+    workspace = written()
+    shutil.rmtree(workspace.exports, ignore_errors=True)  # another test may have exported the shared model
+    page, _, text = make(workspace)
     for shown in (page.text, text.replace("\\", "")):
         assert "not measured yet: run `toolkit validate`" in shown
         assert "not measured yet: run `toolkit bench`" in shown
-        assert "nothing exported yet: run `toolkit export" in shown or "coreml-fp16" in shown
+        assert "nothing exported yet: run `toolkit export --format coreml`" in shown
         assert "NO VERDICT" in shown
         assert "PASSED" not in shown
 
@@ -157,7 +161,7 @@ def test_a_damaged_line_of_metrics_is_an_error_that_names_it(written, line):
         room.report(workspace)
 
 
-@pytest.mark.parametrize("fields", [{"test_labels": [1, 2]}, {"class_labels": ["a", "b"]}, {"test_indices": [0]}])
+@pytest.mark.parametrize("fields", [{"test_labels": [1, 2]}, {"class_labels": ["a", "b"]}, {"test_indices": [0]}, {"test_images": 9}])
 def test_a_validation_that_does_not_fit_itself_is_an_error(written, validation, fields):
     with pytest.raises(ToolkitError, match=r"validation\.json does not fit itself"):
         room.report(written(validation(**fields)))
@@ -244,3 +248,21 @@ def test_importing_the_room_is_light():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"
     code = "import toolkit.report.report as _; from toolkit import report as room; print(callable(room.report))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "True"
+
+
+def test_an_unfinished_training_is_said_to_be_one(written):
+    workspace = written()
+    path = workspace.checkpoint / "checkpoint.json"
+    card = json.loads(path.read_text())
+    card |= {"finished": False, "epochs_done": 1.5, "metrics": {"train_loss": 0.5}}
+    path.write_text(json.dumps(card))
+    page, _, _ = make(workspace)
+    assert "1.5 of 3 epochs, seed 0, NOT FINISHED: run `toolkit train --resume`" in page.text
+    assert "not measured yet: run `toolkit train` to its end" in page.text
+
+
+def test_no_mistakes_and_no_changes_are_said_in_words(written, validation):
+    plain = validation()
+    page, _, _ = make(written(validation(reference_predictions=plain.test_labels, rows=plain.rows[:1])))
+    assert "No test image was misclassified." in page.text
+    assert "No artifact changed a prediction of PyTorch" in page.text

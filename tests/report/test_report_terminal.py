@@ -197,3 +197,19 @@ def test_numbers_have_about_four_digits_and_no_exponent(value, text):
 @pytest.mark.parametrize(("points", "text"), [(0.0, "0.00"), (-0.001, "0.00"), (0.28, "+0.28"), (-0.28, "-0.28")])
 def test_a_difference_has_a_sign_unless_it_is_none(points, text):
     assert tables.signed(points) == text
+
+
+def test_a_part_of_the_test_set_is_said_to_be_one(validation, capsys):
+    assert "360 of 10000 (--limit) test images" in printed(validation(limit=360, test_images=10_000), capsys)
+
+
+def test_few_rounds_and_few_calls_are_explained_below_the_table(bench, arm, capsys):
+    few = arm("torch", "torch-cpu", 8.0, p50_low_ms=None, p50_high_ms=None, p90_ms=None)
+    text = printed(bench(arms=[few]), capsys)
+    assert "p50 without an interval: needs 3 rounds" in text
+    assert "needs 44 calls" in text
+
+
+def test_a_row_that_does_not_fit_its_table_is_a_bug_that_shows():
+    with pytest.raises(ValueError, match="2 columns, but a row of 1"):
+        tables.table("t", ("a", "b"), [("x",)])

@@ -48,7 +48,9 @@ def test_it_computes_the_trained_model(runtime, name, session, images, truth):
     found = session({"image": images})
     assert np.abs(found["logits"] - truth).max() < BOUNDS["fp16" if name.endswith("fp16") else "fp32"]
     shifted = np.exp(truth - truth.max(1, keepdims=True))
-    np.testing.assert_allclose(found["probabilities"], shifted / shifted.sum(1, keepdims=True), atol=0.02 if name.endswith("fp16") else 1e-4)
+    np.testing.assert_allclose(
+        found["probabilities"], shifted / shifted.sum(1, keepdims=True), atol=0.02 if name.endswith("fp16") else 1e-4
+    )
     assert (found["logits"].argmax(1) == truth.argmax(1)).all()
 
 

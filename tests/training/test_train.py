@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -190,7 +189,9 @@ def test_the_accuracy_is_that_of_the_saved_file(trained):
     """Recomputed from model.safetensors by an implementation that shares no code with PyTorch."""
     card = Checkpoint.open(trained.checkpoint).card
     data = load("digits")
-    logits = numpy_small_cnn(load_file(trained.checkpoint / "model.safetensors"), data.test_images[:, 0].numpy(), Recipe.read(trained.recipe))
+    logits = numpy_small_cnn(
+        load_file(trained.checkpoint / "model.safetensors"), data.test_images[:, 0].numpy(), Recipe.read(trained.recipe)
+    )
     correct = int((logits.argmax(1) == data.test_labels.numpy()).sum())
     assert (card.metrics["test_correct"], card.metrics["test_images"]) == (correct, 360)
     assert card.metrics["test_accuracy"] == correct / 360
@@ -250,5 +251,3 @@ def test_bf16_trains(fresh, short, weights_of):
     short(fresh, "train.epochs=1", 'train.autocast="bf16"')
     assert {tensor.dtype for name, tensor in weights_of(fresh).items() if "num_batches" not in name} == {torch.float32}
     assert not same(plain, weights_of(fresh))
-
-

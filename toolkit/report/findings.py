@@ -64,7 +64,8 @@ def check(result: "ValidationResult") -> None:
     lengths = {len(result.test_indices), len(result.reference_predictions), images}
     labels = [*result.test_labels, *result.reference_predictions, *(label for row in result.rows for label in row.predictions)]
     changed = {index for row in result.rows for index in row.changed}
-    if len(lengths) > 1 or not all(0 <= label < classes for label in labels) or not changed <= set(result.test_indices):
+    sound = all(0 <= label < classes for label in labels) and all(0 <= index < result.test_images for index in result.test_indices)
+    if len(lengths) > 1 or not sound or not changed <= set(result.test_indices):
         raise ToolkitError(
             f"validation.json does not fit itself: {images} labels of {classes} classes, {len(result.test_indices)} indices, "
             f"{len(result.reference_predictions)} predictions of PyTorch. Make it again: toolkit validate"

@@ -159,7 +159,9 @@ def _training(sources: Sources) -> Section:
 
 
 def _environment(sources: Sources) -> Section:
-    made = {"training": {"device": sources.checkpoint.card.device, **sources.checkpoint.card.versions}}
+    card = sources.checkpoint.card
+    versions = {"system" if name == "platform" else name: value for name, value in card.versions.items()}
+    made = {"training": {"device": card.device, **versions}}
     for name, result in (("validation", sources.validation), ("bench", sources.bench)):
         if not isinstance(result, Missing):
             made[name] = result.environment

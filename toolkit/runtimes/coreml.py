@@ -15,6 +15,7 @@ from toolkit.tensors import CLASS_LABEL, IMAGE, LOGITS, PROBABILITIES, Batch
 def why_not(compute_unit: str) -> str | None:
     if sys.platform != "darwin":
         return f"Core ML needs macOS 13 or later; this is {sys.platform}"
+    import_coremltools()  # here, so that its import is not measured as part of loading a model
     return None
 
 

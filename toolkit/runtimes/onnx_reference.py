@@ -6,6 +6,7 @@ import onnx
 from onnx.reference import ReferenceEvaluator
 
 from toolkit.artifact import Artifact
+from toolkit.errors import ArtifactError
 from toolkit.runtimes.base import Session, images_of
 from toolkit.tensors import Batch
 
@@ -25,11 +26,18 @@ def open_session(artifact: Artifact, threads: int | None) -> Session:
 class OnnxReferenceSession:
     def __init__(self, artifact: Artifact) -> None:
         self.artifact = artifact
-        self.evaluator = ReferenceEvaluator(onnx.load(artifact.entry))
+        try:
+            self.evaluator = ReferenceEvaluator(onnx.load(artifact.entry))
+        except Exception as error:  # protobuf's DecodeError, and what the evaluator raises for a graph that it does not know
+            raise ArtifactError(f"onnx's reference evaluator does not load {artifact.entry}: {error}") from error
 
     def __call__(self, batch: Batch) -> Batch:
         images_of(batch, self.artifact)
-        return dict(zip(self.evaluator.output_names, self.evaluator.run(None, batch), strict=True))
+        try:
+            outputs = self.evaluator.run(None, batch)
+        except Exception as error:  # NumPy's own errors, wherever in the graph they arise
+            raise ArtifactError(f"onnx's reference evaluator does not run {self.artifact.entry}: {error}") from error
+        return dict(zip(self.evaluator.output_names, outputs, strict=True))
 
     def placement(self) -> tuple[str, ...]:
         return ("numpy",)

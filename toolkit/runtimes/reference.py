@@ -1,5 +1,7 @@
 """coreml-reference: our evaluator of ML Programs, on any machine. Results count, latencies do not."""
 
+import numpy as np
+
 from toolkit import __version__
 from toolkit.artifact import Artifact
 from toolkit.mil import ReferenceEvaluator
@@ -25,7 +27,7 @@ class ReferenceSession:
         self.evaluator = ReferenceEvaluator(artifact.entry, mode="as-typed", threads=threads)
 
     def __call__(self, batch: Batch) -> Batch:
-        return self.evaluator.predict_array(images_of(batch, self.artifact))
+        return self.evaluator.predict_array(np.array(images_of(batch, self.artifact)))  # a copy: read-only arrays are welcome
 
     def placement(self) -> tuple[str, ...]:
         return ("reference evaluator",)
