@@ -5,7 +5,7 @@ Results go to standard output, progress to standard error. Heavy imports happen 
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -13,14 +13,14 @@ from toolkit import __version__, errors
 from toolkit.workspace import DEFAULT_MODEL, Workspace
 
 app = typer.Typer(
-    help=__doc__ and "Train a classifier, convert it for Apple devices, prove that the file is the model, time it honestly.",
+    help="Train a classifier, convert it for Apple devices, prove that the file is the model, time it honestly.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,  # plain help: importing rich for it would double the start-up time
     pretty_exceptions_enable=False,  # a bug of ours keeps its plain traceback
 )
 
-Model = Annotated[str, typer.Argument(metavar="[MODEL]", help="A folder under models/, or a path.", show_default=True)]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="A folder under models/, or a path.", show_default=True)]
 Json = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")]
 DataDir = Annotated[Path | None, typer.Option(help="Where data sets are kept. [default: TOOLKIT_DATA, else the user's cache folder]")]
 Runtimes = Annotated[list[str] | None, typer.Option("--runtime", help="Only this runtime; may be repeated. See: toolkit doctor.")]
@@ -61,7 +61,10 @@ def export(
     data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
-    """Convert the checkpoint, run the result, and write a self-checking artifact for each format."""
+    """Convert the checkpoint, and run what came out.
+
+    Each format gives a self-checking folder under exports/, written only when its outputs are those of PyTorch.
+    """
     from toolkit import export as room
     from toolkit.report import terminal
 
@@ -78,7 +81,10 @@ def validate(
     data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
-    """Run the test set through every artifact and runtime; exit 1 when one is not the model that was trained."""
+    """Is each artifact the model that was trained?
+
+    Runs the test set through every artifact and runtime, and exits with 1 when a gate is breached.
+    """
     from toolkit import validation
     from toolkit.report import terminal
 
@@ -99,13 +105,16 @@ def bench(
     seed: Annotated[int, typer.Option(min=0, help="Decides the order of the rounds.")] = 0,
     json: Json = False,
 ) -> None:
-    """Measure latency, each runtime in a process of its own; exit 1 when one of them failed."""
+    """Measure latency, a process for each round.
+
+    Exits with 1 when a runtime failed; it stays in the table with its last words.
+    """
     from toolkit import bench as room
     from toolkit.report import terminal
 
     if quick and publish:
         raise errors.ToolkitError("--quick and --publish exclude each other; give one of them")
-    preset = "quick" if quick else "publish" if publish else "default"
+    preset: Literal["quick", "default", "publish"] = "quick" if quick else "publish" if publish else "default"
     options = room.Options(preset=preset, batch=batch, threads=threads, seed=seed)
     result = room.bench(Workspace.of(model), runtimes=runtime, artifacts=artifact, options=options)
     terminal.show(result, json)
@@ -114,7 +123,10 @@ def bench(
 
 @app.command()
 def report(model: Model = DEFAULT_MODEL, data_dir: DataDir = None, json: Json = False) -> None:
-    """Write one self-contained HTML page, and Markdown of the same, from what was trained, validated and measured."""
+    """Write one HTML page, and Markdown of the same.
+
+    From what was trained, validated and measured so far; what was not is said to be missing.
+    """
     from toolkit import report as room
     from toolkit.report import terminal
 
@@ -138,8 +150,10 @@ def predict(
 
 
 @app.command()
-def inspect(path: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="An artifact, a checkpoint or a model.")], json: Json = False) -> None:
-    """Say what is in a checkpoint or an artifact, after verifying it."""
+def inspect(
+    path: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="An artifact, a checkpoint or a model.")], json: Json = False
+) -> None:
+    """Verify a file and say what is in it."""
     from toolkit import inspection
     from toolkit.report import terminal
 
@@ -148,7 +162,10 @@ def inspect(path: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="An ar
 
 @app.command()
 def doctor(json: Json = False) -> None:
-    """Say what this machine can run, and why not the rest; exit 2 when installed versions are known to break."""
+    """Say what this machine can run, and why not the rest.
+
+    Exits with 2 when versions are installed that are known to break, each with the one command that mends it.
+    """
     from toolkit import doctor as room
     from toolkit.report import terminal
 

@@ -173,7 +173,7 @@ def test_golden_logits_are_those_of_pytorch_in_float64(exported, truth, name):
 
 def test_golden_images_are_of_every_class(exported, truth):
     """The trained model names all ten classes on them: six images of each, four of them made."""
-    images, logits = Artifact.open(exported.exports / "onnx-fp32").golden()
+    _, logits = Artifact.open(exported.exports / "onnx-fp32").golden()
     assert set(logits[:60].argmax(1)) == set(range(10))
 
 

@@ -79,9 +79,7 @@ def bench(
     return result
 
 
-def _plan(
-    chosen: Sequence[Runtime], artifacts: Sequence[Artifact], checkpoint: Checkpoint, batch: int
-) -> tuple[list[Plan], list[Skipped]]:
+def _plan(chosen: Sequence[Runtime], artifacts: Sequence[Artifact], checkpoint: Checkpoint, batch: int) -> tuple[list[Plan], list[Skipped]]:
     plans, skipped = [], []
     for runtime in chosen:
         readable = [artifact for artifact in artifacts if artifact.format == runtime.reads]

@@ -9,6 +9,7 @@ from toolkit.bench.result import Round
 
 # A quantile p needs enough calls for a bound: the smallest n with 1 − p^n ≥ 0.99 (one-sided, distribution-free).
 CALLS_FOR_P90, CALLS_FOR_P99 = 44, 459
+FIGURES = ("p50_ms", "p50_low_ms", "p50_high_ms", "p90_ms", "p99_ms", "images_per_s", "load_ms", "first_call_ms", "peak_memory_bytes")
 
 
 def median_interval(medians: Sequence[float]) -> tuple[float, float, float]:
@@ -26,7 +27,7 @@ def median_interval(medians: Sequence[float]) -> tuple[float, float, float]:
 def summarise(rounds: Sequence[Round], batch: int) -> dict[str, float | int | None]:
     """The figures of an arm, in milliseconds, images a second and bytes."""
     if not rounds:
-        return dict.fromkeys(("p50_ms", "p50_low_ms", "p50_high_ms", "p90_ms", "p99_ms", "images_per_s", "load_ms", "first_call_ms", "peak_memory_bytes"))
+        return dict.fromkeys(FIGURES)
     samples = np.concatenate([each.samples_ns for each in rounds]) / 1e6
     centre, low, high = median_interval([float(np.median(each.samples_ns)) / 1e6 for each in rounds])
     calls = len(samples)

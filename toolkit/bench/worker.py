@@ -97,23 +97,25 @@ def timed(session: Session, inputs: list[Batch], preset: Preset) -> tuple[list[i
     gc.collect()
     gc.freeze()
     gc.disable()
-    done, began = 0, now()
-    deadline = began + int(preset.seconds * 1e9)
-    while done < MOST_CALLS:
-        batch = inputs[done % len(inputs)]
-        start = now()
-        session(batch)
-        stop = now()
-        samples[done] = stop - start
-        done += 1
-        own = session.framework_ns()
-        if own is not None:
-            framework.append(own)
-        if stop >= deadline and done >= preset.calls:
-            break
-    wall = now() - began
-    gc.enable()
-    gc.unfreeze()
+    try:
+        done, began = 0, now()
+        deadline = began + int(preset.seconds * 1e9)
+        while done < MOST_CALLS:
+            batch = inputs[done % len(inputs)]
+            start = now()
+            session(batch)
+            stop = now()
+            samples[done] = stop - start
+            done += 1
+            own = session.framework_ns()
+            if own is not None:
+                framework.append(own)
+            if stop >= deadline and done >= preset.calls:
+                break
+        wall = now() - began
+    finally:
+        gc.enable()
+        gc.unfreeze()
     return samples[:done].tolist(), framework.tolist(), wall
 
 

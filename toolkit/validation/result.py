@@ -57,6 +57,6 @@ class ValidationResult(Frozen):
 
     @property
     def passed(self) -> bool:
-        """At least one exported artifact was compared, and none breached its gate."""
+        """Something was compared with PyTorch on the CPU, and nothing breached its gate."""
         compared = [row for row in self.rows if row.allowed_changed is not None]
         return bool(compared) and not any(row.breaches for row in self.rows)
