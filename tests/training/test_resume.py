@@ -91,7 +91,7 @@ def test_a_new_run_starts_a_new_log(fresh, short):
 def test_another_recipe_cannot_go_on(fresh, short, interrupt_after):
     interrupt_after(2)
     short(fresh)
-    with pytest.raises(CheckpointError, match="made by another recipe.*Resume with the same flags and recipe"):
+    with pytest.raises(CheckpointError, match=r"made by another recipe.*Resume with the same flags and recipe"):
         short(fresh, "train.lr=0.2", resume=True)
     assert not Checkpoint.open(fresh.checkpoint).card.finished
 
@@ -149,11 +149,11 @@ def start(workspace, *flags: str) -> subprocess.Popen[str]:
 
 def test_ctrl_c_saves_and_resume_ends_the_run(fresh):
     """A real SIGINT to a real process: exit 130 and a usable checkpoint, then --resume exits 0."""
-    flags = ("--set", "train.subset=640", "--set", "train.batch_size=16", "--epochs", "12")
+    flags = ("--set", "train.subset=480", "--set", "train.batch_size=16", "--epochs", "8")
     process = start(fresh, *flags)
     deadline = time.monotonic() + 120
     while not _epochs_logged(fresh.metrics) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
+        time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
@@ -161,15 +161,15 @@ def test_ctrl_c_saves_and_resume_ends_the_run(fresh):
     assert "Traceback" not in err
     card = Checkpoint.open(fresh.checkpoint).card
     assert not card.finished
-    assert 0 < card.epochs_done < 12
+    assert 0 < card.epochs_done < 8
     process = start(fresh, *flags, "--resume")
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     card = Checkpoint.open(fresh.checkpoint).card
     assert card.finished
-    assert card.epochs_done == 12
+    assert card.epochs_done == 8
     ended = [record["epoch"] for record in records(fresh) if record.get("epoch_ended")]
-    assert ended == list(range(12))
+    assert ended == list(range(8))
 
 
 def _epochs_logged(metrics: Path) -> bool:
