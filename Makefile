@@ -24,7 +24,6 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/toolkit train $(DEMO)
 	$(BIN)/toolkit export $(DEMO) --format coreml --format onnx $(if $(filter 1,$(COREAI)),--format coreai)
-	$(BIN)/toolkit export $(DEMO) --format coreml --precision fp32
 	$(BIN)/toolkit validate $(DEMO)
 	$(BIN)/toolkit bench $(DEMO) --quick
 	$(BIN)/toolkit report $(DEMO)

@@ -18,7 +18,7 @@ _TABLE = (
     Runtime(id="coreml-ane", module=f"{_HOME}.coreml", reads="coreml", options={"compute_unit": "CPU_AND_NE"}),
     Runtime(id="coreml-all", module=f"{_HOME}.coreml", reads="coreml", options={"compute_unit": "ALL"}),
     Runtime(id="coreml-reference", module=f"{_HOME}.reference", reads="coreml", is_device=False, batch=100),
-    Runtime(id="coreai", module=f"{_HOME}.coreai", reads="coreai", is_device=False, most_images=200),
+    Runtime(id="coreai", module=f"{_HOME}.coreai", reads="coreai", is_device=False, most_images=100),
     Runtime(id="null", module=f"{_HOME}.null", reads="torch", batch=250),
 )
 RUNTIMES = {runtime.id: runtime for runtime in _TABLE}
