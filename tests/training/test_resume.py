@@ -101,6 +101,20 @@ def test_nothing_to_go_on_from(fresh, short):
         short(fresh, resume=True)
 
 
+def test_a_run_stopped_while_its_accuracy_was_measured_is_measured_on_resume(fresh, short, monkeypatch):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["toolkit.training.train"], "count_correct", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            short(fresh, "train.epochs=1")
+    card = Checkpoint.open(fresh.checkpoint).card
+    assert card.finished
+    assert "test_accuracy" not in card.metrics
+    assert short(fresh, "train.epochs=1", resume=True).metrics["test_images"] == 360
+
+
 def test_a_finished_run_is_not_trained_further(fresh, short, weights_of, capsys):
     result = short(fresh)
     before = weights_of(fresh)
