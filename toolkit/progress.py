@@ -24,26 +24,22 @@ def progress(title: str, total: int, unit: str = "images", done: int = 0) -> Ite
 @contextmanager
 def _bar(title: str, total: int, unit: str, done: int) -> Iterator[Callable[..., None]]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-    )  # fmt: skip
-    started, before = time.monotonic(), done
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(), TextColumn("{task.fields[figures]}"))
+    started = time.monotonic()
     with Progress(*columns, console=Console(stderr=True)) as bars:
         task = bars.add_task(title, total=total, completed=done, figures="")
 
         def update(now: int, **figures: float) -> None:
-            speed = (now - before) / max(time.monotonic() - started, 1e-9)
-            bars.update(task, completed=now, figures=f"{_text(figures)} {speed:.0f} {unit}/s")
+            bars.update(task, completed=now, figures=_text(figures, now, done, total, time.monotonic() - started, unit))
 
         yield update
 
 
 @contextmanager
 def _log(title: str, total: int, unit: str, done: int) -> Iterator[Callable[..., None]]:
-    started, before, said = time.monotonic(), done, time.monotonic()
+    started = said = time.monotonic()
 
     def update(now: int, **figures: float) -> None:
         nonlocal said
@@ -51,12 +47,14 @@ def _log(title: str, total: int, unit: str, done: int) -> Iterator[Callable[...,
         if clock - said < LOG_EVERY_S and now < total:
             return
         said = clock
-        speed = (now - before) / max(clock - started, 1e-9)
-        left = (total - now) / speed if speed else 0.0
-        say(f"{title}: {now}/{total} {unit} {_text(figures)} {speed:.0f} {unit}/s, {left:.0f} s left")
+        say(f"{title}: {now}/{total} {unit} {_text(figures, now, done, total, clock - started, unit)}")
 
     yield update
 
 
-def _text(figures: dict[str, float]) -> str:
-    return " ".join(f"{name} {value:.4g}" for name, value in figures.items())
+def _text(figures: dict[str, float], now: int, before: int, total: int, elapsed_s: float, unit: str) -> str:
+    """Figures, speed and time left; the speed is that of this run, which may have begun at `before` units."""
+    speed = (now - before) / max(elapsed_s, 1e-9)
+    left = f", {(total - now) / speed:.0f} s left" if speed else ""
+    named = " ".join(f"{name} {value:.4g}" for name, value in figures.items())
+    return f"{named} {speed:.0f} {unit}/s{left}" if speed >= 10 else f"{named} {speed:.2g} {unit}/s{left}"

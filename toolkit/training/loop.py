@@ -17,7 +17,7 @@ from toolkit.data.augment import augment
 from toolkit.devices import Backend
 from toolkit.recipe import Train
 
-LOG_STEPS = 50  # reading a figure waits for the device, so not at every step
+LOG_STEPS = 20  # reading a figure waits for the device, so not at every step
 
 
 @dataclass
