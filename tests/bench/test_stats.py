@@ -62,6 +62,11 @@ def test_figures_equal_numpy_on_known_samples() -> None:
     assert (found["load_ms"], found["first_call_ms"], found["peak_memory_bytes"]) == (3.0, 3.0, 300)
 
 
+def test_throughput_is_images_over_wall_time_and_not_over_the_sum_of_calls() -> None:
+    rounds = [round_of([10**6] * 10, wall_ns=2 * 10**9), round_of([10**6] * 30, wall_ns=6 * 10**9)]
+    assert summarise(rounds, batch=16)["images_per_s"] == pytest.approx(16 * 40 / 8)
+
+
 @pytest.mark.parametrize(("calls", "p90", "p99"), [(43, False, False), (44, True, False), (458, True, False), (459, True, True)])
 def test_a_quantile_is_withheld_below_its_calls(calls: int, p90: bool, p99: bool) -> None:
     found = summarise([round_of([1000] * calls)], batch=1)

@@ -24,6 +24,7 @@ from toolkit.selection import artifacts_of
 from toolkit.workspace import Workspace, write_text
 
 REPORT = "bench.json"
+NOT_A_DEVICE = "it computes results on this machine's CPU, not a device's latencies"
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,7 @@ def _plan(chosen: Sequence[Runtime], artifacts: Sequence[Artifact], checkpoint: 
         if not readable:
             skipped.append(Skipped(artifact=None, runtime=runtime.id, reason=f"there is no {runtime.reads} artifact"))
         for artifact in readable:
-            reason = runtime.why_not()
-            if not runtime.is_device:
-                reason = "it computes results on this machine's CPU, not a device's latencies"
+            reason = runtime.why_not() if runtime.is_device else NOT_A_DEVICE
             if reason is not None:
                 skipped.append(Skipped(artifact=artifact.id, runtime=runtime.id, reason=reason))
             else:
@@ -98,20 +97,29 @@ def _plan(chosen: Sequence[Runtime], artifacts: Sequence[Artifact], checkpoint: 
 
 def run_round(job: str, limit_s: float = ROUND_LIMIT_S) -> Round | str:
     """A Round, or in words how the worker ended: its own message, a signal, or the time limit."""
-    command = [sys.executable, "-m", "toolkit.bench.worker", job]
+    # -P and this sys.path: it imports what we import, and no random.py that lies in the user's folder.
+    command = [sys.executable, "-P", "-m", "toolkit.bench.worker", job]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="backslashreplace", env=environment, timeout=limit_s, check=False
+        )
     except subprocess.TimeoutExpired:
         return f"did not end within {limit_s:g} s and was stopped"
     last = "; ".join(done.stderr.strip().splitlines()[-3:])
     if done.returncode < 0:
-        return f"was killed by {signal.Signals(-done.returncode).name}; last words: {last or 'none'}"
+        return f"was killed by {_signal_name(-done.returncode)}; last words: {last or 'none'}"
     if done.returncode != 0:
         return last or f"ended with exit code {done.returncode} and no message"
     try:
         return Round.model_validate_json(done.stdout.strip().splitlines()[-1])
-    except (IndexError, ValidationError) as error:
-        return f"printed no result: {error}"
+    except (IndexError, ValidationError):
+        return f"printed no result but {done.stdout.strip()[-80:]!r}; last words: {last or 'none'}"
+
+
+def _signal_name(number: int) -> str:
+    """SIGKILL for 9; real-time signals have no name."""
+    return next((each.name for each in signal.Signals if each == number), f"signal {number}")
 
 
 def _arm(plan: Plan, rounds: list[Round], error: str | None, batch: int) -> Arm:
