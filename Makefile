@@ -2,6 +2,8 @@
 #   make demo     from nothing to a report on the embedded digits
 #   make test     the tests, with coverage          make test-slow / test-mac: what does not run every time
 #   make lint     ruff, mypy
+#   make conformance        a sample of coremltools' own tests on the reference evaluator; six minutes
+#   make conformance-full   all of them, hours: can be stopped and taken up again; ARGS="--per-function 8", ARGS=--help
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -12,7 +14,7 @@ DEMO   := resnet18-digits
 COREAI := $(shell $(PYTHON) -c "import platform as p; print(int((p.system(), p.machine()) in {('Darwin', 'arm64'), ('Linux', 'x86_64')}))")
 EXTRAS := dev$(if $(filter 1,$(COREAI)),$(comma)coreai)
 
-.PHONY: setup demo test test-slow test-mac lint format clean
+.PHONY: setup demo test test-slow test-mac docs lint format clean conformance conformance-full
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
@@ -37,6 +39,19 @@ test-slow: $(READY)
 
 test-mac: $(READY)
 	$(BIN)/python -m pytest -m mac
+
+docs: $(READY)
+	$(BIN)/python -m toolkit.mil.catalogue docs/mil.md
+
+$(VENV)/.conformance: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[conformance]"
+	@touch $@
+
+conformance: $(VENV)/.conformance
+	$(BIN)/python -m benchmarks.conformance.run --sample $(ARGS)
+
+conformance-full: $(VENV)/.conformance
+	$(BIN)/python -m benchmarks.conformance.run --out benchmarks/results $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -44,7 +44,7 @@ DAMAGED_FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "manifest names nothing": (lambda p: edit_manifest(p, "com.apple.CoreML/none"), "is missing"),
     "link out of the package": (link_outside, "points outside the package"),
     "program cut": (lambda p: truncate(p / MODEL, 1000), "no Core ML protobuf"),
-    "program empty": (lambda p: truncate(p / MODEL, 0), "no model at all, not mlProgram"),
+    "program empty": (lambda p: truncate(p / MODEL, 0), "no model at all, which is another format"),
     "program is noise": (lambda p: (p / MODEL).write_bytes(b"\xff" * 500), "no Core ML protobuf"),
     "weights missing": (lambda p: (p / WEIGHTS).unlink(), "weight.bin' is missing"),
     "weights empty": (lambda p: truncate(p / WEIGHTS, 0), "less than its header"),
@@ -101,14 +101,14 @@ def bad_shape_constant(spec: Any) -> None:
 
 
 DAMAGED_PROGRAMS: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "neural network": (lambda s: s.neuralNetwork.SetInParent(), "holds neuralNetwork, not mlProgram"),
-    "no such opset": (lambda s: setattr(s.mlProgram.functions["main"], "opset", "CoreML99"), "no block for opset 'CoreML99'"),
+    "neural network": (lambda s: s.neuralNetwork.SetInParent(), "holds neuralNetwork, which is another format"),
+    "no such opset": (lambda s: setattr(s.mlProgram.functions["main"], "opset", "CoreML99"), "opset 'CoreML99'; known are CoreML5"),
     "cycle": (cycle, "only defined by op .*a cycle, or out of order"),
     "undefined name": (lambda s: setattr(first(s, "relu").inputs["x"].arguments[0], "name", "ghost"), "'ghost'.*defined nowhere"),
     "defined twice": (lambda s: setattr(first(s, "relu").outputs[0], "name", "image"), "'image' is defined twice"),
     "undefined output": (lambda s: block(s).outputs.append("ghost"), "output 'ghost' is defined nowhere"),
-    "wrong shape": (lambda s: resize(s, 5), r"computes shape \[1, 8, 16, 16\], the program declares \[1, 5, 16, 16\]"),
-    "absurd shape": (lambda s: resize(s, 2**60), "at most 5 axes"),
+    "wrong shape": (lambda s: resize(s, 5), r"computes shape \[1, 8, 16, 16\], the program declares fp32\[1, 5, 16, 16\]"),
+    "absurd shape": (lambda s: resize(s, 2**60), "at most 8 axes"),
     "weight of another shape": (bad_shape_constant, "the program's shape needs"),
     "weight outside the file": (lambda s: setattr(blob(s), "offset", 2**40), "lies outside the file"),
     "weight in no record": (lambda s: setattr(blob(s), "offset", 65), "starts with 0x"),
@@ -118,15 +118,19 @@ DAMAGED_PROGRAMS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "missing argument": (lambda s: first(s, "relu").inputs.pop("x"), "required parameters are missing: x"),
     "unknown parameter": (lambda s: first(s, "relu").inputs["z"].CopyFrom(first(s, "relu").inputs["x"]), "does not take: z"),
     "nested block": (lambda s: first(s, "relu").blocks.add(), "nested blocks"),
-    "wrong type": (lambda s: setattr(first(s, "relu").outputs[0].type.tensorType, "dataType", 10), "declares outputs"),
-    "sub-byte type": (lambda s: setattr(first(s, "relu").outputs[0].type.tensorType, "dataType", 35), "number 35 of MIL.proto"),
-    "flexible shape": (
-        lambda s: first(s, "relu").outputs[0].type.tensorType.dimensions[0].unknown.SetInParent(),
-        "flexible shape",
-    ),
+    "wrong type": (lambda s: setattr(first(s, "relu").outputs[0].type.tensorType, "dataType", 10), "declares output fp16.*gives fp32"),
+    "8-bit float": (lambda s: setattr(first(s, "relu").outputs[0].type.tensorType, "dataType", 40), "number 40 of MIL.proto"),
     "other input names": (lambda s: setattr(s.description.input[0], "name", "other"), "description names inputs"),
+    "text for a tensor": (lambda s: text_for_tensor(s), "input 'x' is string"),
+    "text as input": (lambda s: setattr(s.mlProgram.functions["main"].inputs[0].type.tensorType, "dataType", 2), "not numbers"),
     "short constant": (lambda s: shorten(s), "holds 0 values"),
 }
+
+
+def text_for_tensor(spec: Any) -> None:
+    """The name of a constant text, the padding type of the first convolution, in place of a tensor."""
+    text = next(op for op in consts(spec) if op.attributes["val"].immediateValue.tensor.strings.values)
+    first(spec, "relu").inputs["x"].arguments[0].name = text.outputs[0].name
 
 
 def shorten(spec: Any) -> None:

@@ -1,38 +1,36 @@
-"""A stand-in for Apple's MLModel where there is no Mac, and the images and logits that every runtime is held to."""
+"""Apple's runtime where there is no Mac (coremltools over the drop-in), and the images and logits that all are held to."""
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from toolkit.artifact import Artifact
 from toolkit.checkpoint import Checkpoint
 from toolkit.data import load
-from toolkit.mil import ReferenceEvaluator
+from toolkit.mil import ReferenceEvaluator, coremltools_predict
 from toolkit.networks import from_checkpoint
 from toolkit.workspace import Workspace
 
 
-class FakeMLModel:
-    """`predict` as coremltools documents it, computed by the reference evaluator. Like the real one it changes its argument."""
-
-    last_predict_duration_in_nano_seconds = 1000
-
-    def __init__(self, artifact: Artifact, compute_unit: str) -> None:
-        self.evaluator, self.compute_unit, self.given = ReferenceEvaluator(artifact.entry), compute_unit, list[Any]()
-
-    def predict(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        self.given.append(inputs["image"])
-        found = self.evaluator.predict(dict(inputs))
-        inputs.clear()
-        return found
-
-
 @pytest.fixture
-def fake_macos(monkeypatch: pytest.MonkeyPatch) -> None:
+def fake_macos(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """coremltools' own MLModel with the evaluator behind it; yields the inputs that get through to the evaluator, in order."""
+    from coremltools.models import MLModel
+
+    given: list[Any] = []
+    honest = ReferenceEvaluator.predict
+
+    def predict(self: ReferenceEvaluator, inputs: Mapping[str, Any], *more: Any) -> dict[str, Any]:
+        given.extend(inputs.values())
+        return honest(self, inputs, *more)
+
+    monkeypatch.setattr(ReferenceEvaluator, "predict", predict)
     monkeypatch.setattr("toolkit.runtimes.coreml.why_not", lambda compute_unit: None)
-    monkeypatch.setattr("toolkit.runtimes.coreml.load_model", FakeMLModel)
+    monkeypatch.setattr(MLModel, "last_predict_duration_in_nano_seconds", 1000, raising=False)  # the drop-in has no clock of Apple's
+    with coremltools_predict():
+        yield given
 
 
 @pytest.fixture(scope="session")

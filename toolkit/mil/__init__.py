@@ -7,15 +7,20 @@ It imports nothing of the toolkit but `errors`; it proves the file, not Apple's 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from toolkit.mil.evaluator import ReferenceEvaluator
+    from toolkit.mil.dropin import coremltools_predict
+    from toolkit.mil.evaluator import ReferenceEvaluator, State
 
-__all__ = ["ReferenceEvaluator"]
+__all__ = ["ReferenceEvaluator", "State", "coremltools_predict"]
 
 
 def __getattr__(name: str) -> Any:
     """Imports the evaluator, and with it torch, only when somebody asks for it."""
-    if name == "ReferenceEvaluator":
-        from toolkit.mil.evaluator import ReferenceEvaluator
+    if name == "coremltools_predict":
+        from toolkit.mil.dropin import coremltools_predict
 
-        return ReferenceEvaluator
+        return coremltools_predict
+    if name in __all__:
+        from toolkit.mil import evaluator
+
+        return getattr(evaluator, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,29 +10,72 @@ import torch
 
 from toolkit.errors import DataError
 from toolkit.mil.binding import bind
-from toolkit.mil.features import Array, Feature, check_outputs, decode, encode, encode_many, input_features
-from toolkit.mil.plan import Plan, execute
+from toolkit.mil.features import (
+    Array,
+    Feature,
+    decode,
+    default,
+    encode,
+    encode_many,
+    input_features,
+    output_features,
+    picture,
+    state_types,
+)
+from toolkit.mil.ops.types import Cell
+from toolkit.mil.packing import pack
+from toolkit.mil.plan import Plan, Routine, Target, execute, storage
 from toolkit.mil.program import load_program
+from toolkit.mil.prove import prove
+
+
+class State:
+    """The memory of a stateful model, zeros at first; `MLState` of coremltools."""
+
+    def __init__(self, cells: Mapping[str, Cell], targets: Mapping[str, Target]) -> None:
+        self.cells, self._targets = cells, targets
+
+    def read_state(self, name: str) -> Array:
+        """What the state holds. Raises DataError when there is none of that name."""
+        return decode(self._cell(name).value, self._targets[name].type).copy()
+
+    def write_state(self, name: str, value: Any) -> None:
+        """Replaces what the state holds. Raises DataError when the shape is not the state's."""
+        cell = self._cell(name)
+        array = np.asarray(value)
+        if array.shape != tuple(cell.value.shape):
+            raise DataError(f"state {name!r} has shape {tuple(cell.value.shape)}, not {array.shape}.")
+        cell.value = self._targets[name].settle(torch.tensor(array))
+
+    def _cell(self, name: str) -> Cell:
+        if name not in self.cells:
+            raise DataError(f"the model has no state {name!r}, only {', '.join(self.cells) or 'none at all'}.")
+        return self.cells[name]
 
 
 class ReferenceEvaluator:
-    """Runs one function of an ML Program.
+    """Runs one function of an ML Program (None: the default one, else 'main').
 
     mode: 'as-typed' rounds each result to the type the program declares; 'fp32' and 'exact' (float64) do not round.
     threads: PyTorch threads while running, None for what the process has set.
     Raises ArtifactError at construction for anything damaged or unknown, DataError later for a wrong input.
     """
 
-    def __init__(self, path: str | Path, mode: str = "as-typed", function: str = "main", threads: int | None = None) -> None:
+    def __init__(self, path: str | Path, mode: str = "as-typed", function: str | None = None, threads: int | None = None) -> None:
         if threads is not None and threads < 1:
             raise ValueError(f"threads is {threads}; give at least 1, or None")
         program = load_program(path, function)
-        check_outputs(program)
         self.features: tuple[Feature, ...] = input_features(program)
+        self._states = {name: Target.of(-1, name, type_, mode) for name, type_ in state_types(program).items()}
+        self.function = program.function
         self.opset = program.opset
         self.mode = mode
         self.threads = threads
         self._plan: Plan = bind(program, mode)
+        types = self._plan.types
+        self._pictures = output_features(program, {name: types[slot] for name, slot in self._plan.outputs.items()})
+        prove(self._plan)
+        pack(self._plan)
 
     @property
     def class_labels(self) -> tuple[Any, ...]:
@@ -40,23 +83,37 @@ class ReferenceEvaluator:
         return self._plan.classes
 
     @property
+    def op_types(self) -> frozenset[str]:
+        """The ops that run, nested blocks included; constexpr_* included, though they run at load."""
+        return frozenset(_op_types(self._plan.routine)) | self._plan.constexpr
+
+    @property
     def why_not_batched(self) -> str | None:
         """None where N inputs may go through at once, else the reason why `predict_array` runs them one by one."""
         return self._plan.why_not_batched
 
-    def predict(self, inputs: Mapping[str, Any], intermediates: bool | Iterable[str] = False) -> dict[str, Any]:
+    def make_state(self) -> State:
+        """A fresh state, zeros, to hand to `predict` again and again. Empty for a model without state."""
+        cells = {name: Cell(torch.zeros(each.type.sizes, dtype=storage(each.type.dtype, self.mode))) for name, each in self._states.items()}
+        return State(cells, self._states)
+
+    def predict(self, inputs: Mapping[str, Any], state: State | None = None, intermediates: bool | Iterable[str] = False) -> dict[str, Any]:
         """Outputs by name: arrays, the label, {label: probability}. Pictures go in as PIL images, the rest as arrays.
 
+        state: from `make_state`, for a stateful model; it is changed.
         intermediates: True, or names of values of the program, adds those values in the type the program declares.
         """
+        optional = {feature.name for feature in self.features if feature.default is not None}
         names = {feature.name for feature in self.features}
-        if set(inputs) != names:
+        if not names - optional <= set(inputs) <= names:
             raise DataError(f"inputs are {sorted(inputs)}, the model takes {sorted(names)}: give exactly these.")
+        if self._states and state is None:
+            raise DataError("the model has state: give predict the state that make_state() returns.")
         wanted = self._wanted(intermediates)
-        tensors = {feature.name: encode(feature, inputs[feature.name]) for feature in self.features}
+        tensors = {each.name: encode(each, inputs[each.name]) if each.name in inputs else default(each) for each in self.features}
         with self._running():
-            slots = execute(self._plan, tensors, keep=frozenset(wanted.values()))
-        outputs = {name: self._output(slots, slot) for name, slot in self._plan.outputs.items()}
+            slots = execute(self._plan, tensors, states=state.cells if state else None, keep=frozenset(wanted.values()))
+        outputs = {name: self._output(name, slots, slot) for name, slot in self._plan.outputs.items()}
         return {name: self._intermediate(slots, slot) for name, slot in wanted.items()} | outputs
 
     def predict_batch(self, inputs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -70,8 +127,8 @@ class ReferenceEvaluator:
         `class_labels`. Up to `batch_size` inputs go through at once where that is proved to be the same (see
         batching.py; the last bits of convolutions may differ), otherwise one by one.
         """
-        if len(self.features) != 1:
-            raise DataError(f"predict_array takes one input, the model has {len(self.features)}: use predict_batch.")
+        if len(self.features) != 1 or self._states:
+            raise DataError(f"predict_array takes one input and no state, the model has {len(self.features)} inputs: use predict_batch.")
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; give at least 1")
         feature = self.features[0]
@@ -108,25 +165,41 @@ class ReferenceEvaluator:
             raise DataError(f"the program computes no {', '.join(unknown)}; it computes {', '.join(values)}.")
         return {name: values[name] for name in names}
 
-    def _output(self, slots: list[Any], slot: int) -> Any:
-        """As MLModel.predict: a dictionary of Python floats, a plain label, or an array."""
+    def _output(self, name: str, slots: list[Any], slot: int) -> Any:
+        """As MLModel.predict: a dictionary of Python floats, a plain label, a picture, or an array."""
         value = slots[slot]
         if self._plan.types[slot].dtype == "dictionary":
             return dict(zip(self.class_labels, value[0].tolist(), strict=True))
-        return value[0] if isinstance(value, list) else decode(value)
+        if name in self._pictures:
+            return picture(self._pictures[name], value)
+        if not isinstance(value, torch.Tensor):
+            return value[0] if isinstance(value, list) else value
+        return decode(value, self._plan.types[slot]).copy()  # it may be a constant of the plan, or the caller's own input
 
     def _rows(self, slots: list[Any], slot: int) -> Array:
         """With the inputs along axis 0."""
         value = slots[slot]
         if isinstance(value, list):
             return np.array(value)
-        array: Array = value.numpy()
-        stacked = self._plan.types[slot].dtype == "dictionary" or self._plan.types[slot].shape[:1] == (1,)
+        type_ = self._plan.types[slot]
+        array: Array = value.numpy() if type_.dtype == "dictionary" else decode(value, type_)
+        stacked = type_.dtype == "dictionary" or (type_.shape or ())[:1] == (1,)
         return array if stacked else array[None]
 
     def _intermediate(self, slots: list[Any], slot: int) -> Any:
         """In the declared type: as-typed fp16 values are held in float32 and go back without loss."""
-        declared = self._plan.types[slot].dtype
-        if self.mode == "as-typed" and declared == "fp16":
-            return slots[slot].to(torch.float16).numpy()
-        return slots[slot].numpy() if isinstance(slots[slot], torch.Tensor) else self._output(slots, slot)
+        value, type_ = slots[slot], self._plan.types[slot]
+        if type_.dtype == "list":
+            return [None if each is None else each.numpy() for each in value.items]
+        if type_.dtype == "dictionary" or not isinstance(value, torch.Tensor):
+            return self._output("", slots, slot)
+        if self.mode == "as-typed" and type_.dtype == "fp16":
+            return value.to(torch.float16).numpy()
+        return decode(value, type_) if value.ndim else value.numpy()
+
+
+def _op_types(routine: Routine) -> Iterator[str]:
+    for step in routine.steps:
+        yield step.operation.type
+        for block in step.blocks:
+            yield from _op_types(block)

@@ -4,6 +4,7 @@ Source: `coremlpython/CoreMLPythonUtils.mm` of coremltools 9.0: fp16 outputs com
 shape (1,); a picture becomes numbers 0..255 in planes, in the order of the input's colour space; nothing is resized.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,101 +12,173 @@ import numpy as np
 import torch
 
 from toolkit.errors import ArtifactError, DataError
+from toolkit.mil.dtypes import DTYPES, FLOATS, INTEGERS
 from toolkit.mil.program import Program, Type
 
 _COLORS = {10: "GRAYSCALE", 20: "RGB", 30: "BGR", 40: "GRAYSCALE_FLOAT16"}  # FeatureTypes.proto ColorSpace
-_PLANES = {"GRAYSCALE": ("L", 1), "RGB": ("RGB", 3), "BGR": ("RGB", 3)}  # PIL mode, number of planes
+_PLANES = {"GRAYSCALE": ("L", 1), "RGB": ("RGB", 3), "BGR": ("RGB", 3), "GRAYSCALE_FLOAT16": ("F", 1)}  # PIL mode, planes
 Array = np.ndarray[Any, Any]
+Range = tuple[int, int | None]  # an axis: at least, at most (None: no limit)
 
 
 @dataclass(frozen=True)
 class Feature:
-    """An input: its declared type in the program, and its colour space when it is a picture."""
+    """An input or output: its declared type in the program, and what the model description says of it.
+
+    `shapes` are the only ones allowed (enumerated), `ranges` bounds for each axis; neither: the type says it all.
+    `default` stands in for an optional input that is not given.
+    """
 
     name: str
     type: Type
     color: str | None = None
+    shapes: tuple[tuple[int, ...], ...] = ()
+    ranges: tuple[Range, ...] = ()
+    default: float | None = None
+
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Raises DataError when the model does not take this shape, in Core ML's own words where it has some."""
+        if self.shapes and shape not in self.shapes:
+            allowed = ", ".join(map(str, self.shapes))
+            text = " x ".join(map(str, shape))
+            raise DataError(f"input {self.name!r}: MultiArray Shape ({text}) was not in enumerated set of allowed shapes: {allowed}.")
+        if not self.type.allows(shape) or (self.ranges and len(self.ranges) != len(shape)):
+            raise DataError(f"input {self.name!r} has shape {shape}, the model takes {self.type}.")
+        for axis, (size, (low, high)) in enumerate(zip(shape, self.ranges, strict=False)):
+            if size < low or (high is not None and size > high):
+                bounds = f"{low}..{'' if high is None else high}"
+                raise DataError(f"input {self.name!r}: Size ({size}) of dimension ({axis}) is not in allowed range ({bounds}).")
 
 
 def input_features(program: Program) -> tuple[Feature, ...]:
     """The program's inputs with what the model description says of them. Raises ArtifactError when the two differ."""
-    described = {each.name: each.type for each in program.interface.input}
-    declared = {value.name: value.type for value in program.inputs}
-    if len(program.interface.state):
-        raise ArtifactError(f"{program.path}: the model has state, which is not supported yet.")
-    if set(described) != set(declared):
+    declared = {value.name: value.type for value in program.inputs if value.type.dtype != "state"}
+    return _features(program, "inputs", program.interface.input, declared)
+
+
+def state_types(program: Program) -> dict[str, Type]:
+    """The states and what each wraps. Raises ArtifactError when description and program differ."""
+    declared = {value.name: value.type.element for value in program.inputs if value.type.dtype == "state"}
+    described = {each.name for each in program.interface.state}
+    if described != set(declared):
+        raise ArtifactError(f"{program.path}: the description names states {sorted(described)}, the program {sorted(declared)}. Damaged.")
+    return {name: type_ for name, type_ in declared.items() if type_ is not None}
+
+
+def output_features(program: Program, types: Mapping[str, Type]) -> dict[str, Feature]:
+    """The described outputs. Raises ArtifactError when one is not computed. `types`: of what the program returns."""
+    for each in program.interface.output:
+        if each.name not in types:
+            raise ArtifactError(f"{program.path}: output {each.name!r} is described but not in the program. Damaged.")
+    pictures = [each for each in program.interface.output if each.type.WhichOneof("Type") == "imageType"]
+    found = _features(program, "outputs", pictures, {each.name: types[each.name] for each in pictures})
+    return {feature.name: feature for feature in found}
+
+
+def _features(program: Program, what: str, described: Any, declared: Mapping[str, Type]) -> tuple[Feature, ...]:
+    by_name = {each.name: each.type for each in described}
+    if set(by_name) != set(declared):
         raise ArtifactError(
-            f"{program.path}: the description names inputs {sorted(described)}, the program {sorted(declared)}. "
+            f"{program.path}: the description names {what} {sorted(by_name)}, the program {sorted(declared)}. "
             "The file is damaged: export the model again."
         )
-    return tuple(_feature(program, name, described[name], declared[name]) for name in declared)
-
-
-def check_outputs(program: Program) -> None:
-    """Raises ArtifactError when the description promises an output the program lacks, or a picture."""
-    for each in program.interface.output:
-        if each.name not in program.outputs:
-            raise ArtifactError(f"{program.path}: output {each.name!r} is described but not in the program. Damaged.")
-        if each.type.WhichOneof("Type") == "imageType":
-            raise ArtifactError(f"{program.path}: output {each.name!r} is a picture, which is not supported yet.")
+    return tuple(_feature(program, name, by_name[name], declared[name]) for name in declared)
 
 
 def _feature(program: Program, name: str, described: Any, declared: Type) -> Feature:
     kind = described.WhichOneof("Type")
+    if declared.dtype not in DTYPES:
+        raise ArtifactError(f"{program.path}: {name!r} is {declared} in the program, not numbers. The file is damaged.")
     if kind == "multiArrayType":
-        return Feature(name, declared)
+        return _array_feature(name, described.multiArrayType, declared)
     if kind != "imageType":
-        raise ArtifactError(f"{program.path}: input {name!r} is a {kind}, which is not supported.")
+        raise ArtifactError(f"{program.path}: {name!r} is a {kind}, which an ML Program does not take or return.")
     image = described.imageType
-    color = _COLORS.get(image.colorSpace, f"number {image.colorSpace}")
-    if color not in _PLANES or image.WhichOneof("SizeFlexibility"):
-        raise ArtifactError(f"{program.path}: picture {name!r} with colours {color} or a flexible size: not supported.")
-    expected = (1, _PLANES[color][1], image.height, image.width)
-    if declared.shape != expected:
+    color = _COLORS.get(image.colorSpace)
+    if color is None:
+        raise ArtifactError(f"{program.path}: picture {name!r} has colour space number {image.colorSpace}, which is not known.")
+    if image.WhichOneof("SizeFlexibility"):
+        return Feature(name, declared, color, *_image_sizes(image, _PLANES[color][1]))
+    if not declared.allows((1, _PLANES[color][1], image.height, image.width)):
         raise ArtifactError(
-            f"{program.path}: picture {name!r} is described as {list(expected)}, the program takes {declared}. "
-            "The file is damaged: export the model again."
+            f"{program.path}: picture {name!r} is described as {_PLANES[color][1]} planes of {image.width}x{image.height} pixels, "
+            f"the program has {declared}. The file is damaged: export the model again."
         )
     return Feature(name, declared, color)
+
+
+def _array_feature(name: str, array: Any, declared: Type) -> Feature:
+    kind = array.WhichOneof("ShapeFlexibility")
+    default = array.WhichOneof("defaultOptionalValue")
+    return Feature(
+        name,
+        declared,
+        shapes=tuple(tuple(each.shape) for each in array.enumeratedShapes.shapes) if kind == "enumeratedShapes" else (),
+        ranges=tuple(_range(each) for each in array.shapeRange.sizeRanges) if kind == "shapeRange" else (),
+        default=None if default is None else float(getattr(array, default)),
+    )
+
+
+def _image_sizes(image: Any, planes: int) -> tuple[tuple[tuple[int, ...], ...], tuple[Range, ...]]:
+    if image.WhichOneof("SizeFlexibility") == "enumeratedSizes":
+        return tuple((1, planes, each.height, each.width) for each in image.enumeratedSizes.sizes), ()
+    both = image.imageSizeRange
+    return (), ((1, 1), (planes, planes), _range(both.heightRange), _range(both.widthRange))
+
+
+def _range(proto: Any) -> Range:
+    """SizeRange: an upper bound of -1 is none."""
+    return proto.lowerBound, proto.upperBound if proto.upperBound >= 0 else None
 
 
 def encode(feature: Feature, value: Any) -> torch.Tensor:
     """One input as the tensor the program takes. Raises DataError when it is not what the program takes."""
     if feature.color is not None:
-        return torch.from_numpy(_planes(feature, value))
+        planes = _planes(feature, value)
+        feature.check_shape(planes.shape)
+        return torch.from_numpy(planes)
     array = np.asarray(value)
-    if array.shape != feature.type.shape:
-        raise DataError(f"input {feature.name!r} has shape {array.shape}, the model takes {feature.type.shape}.")
+    feature.check_shape(array.shape)
     return torch.from_numpy(_numbers(feature, array))
+
+
+def default(feature: Feature) -> torch.Tensor:
+    """What an optional input is when it is not given."""
+    shape = feature.shapes[0] if feature.shapes else tuple(low for low, _ in feature.ranges) or feature.type.sizes
+    return encode(feature, np.full(shape, feature.default))
 
 
 def encode_many(feature: Feature, value: Any) -> torch.Tensor:
     """N stacked inputs (N, …) as one tensor. For pictures: (N, planes, H, W), whole numbers 0..255."""
     array = np.asarray(value)
-    if feature.type.shape[:1] != (1,):
-        raise DataError(f"input {feature.name!r} has shape {feature.type.shape}: no leading axis of 1 to stack along.")
-    if array.shape[1:] != feature.type.shape[1:] or len(array) == 0:
-        want = ", ".join(str(each) for each in ("N", *feature.type.shape[1:]))
+    shape = feature.type.shape or ()
+    if shape[:1] != (1,):
+        raise DataError(f"input {feature.name!r} has type {feature.type}: no leading axis of 1 to stack along.")
+    if array.ndim == 0 or len(array) == 0 or not feature.type.allows((1, *array.shape[1:])):
+        want = ", ".join(str(each) for each in ("N", *shape[1:]))
         raise DataError(f"input {feature.name!r} has shape {array.shape}, not ({want}) with N at least 1.")
+    feature.check_shape((1, *array.shape[1:]))
     array = _numbers(feature, array)
-    if feature.color is not None and not bool(((array >= 0) & (array <= 255) & (array == np.rint(array))).all()):
+    whole = feature.color not in (None, "GRAYSCALE_FLOAT16")
+    if whole and not bool(((array >= 0) & (array <= 255) & (array == np.rint(array))).all()):
         raise DataError(f"input {feature.name!r} is a picture: whole numbers 0..255 only, found others. Do not scale.")
     return torch.from_numpy(array)
 
 
 def _planes(feature: Feature, picture: Any) -> Array:
-    """A PIL picture as (1, planes, H, W) float32, 0..255."""
+    """A PIL picture as (1, planes, H, W) float32, 0..255 but for GRAYSCALE_FLOAT16."""
     mode, size = getattr(picture, "mode", None), getattr(picture, "size", None)
     assert feature.color is not None
-    want = _PLANES[feature.color][0]
-    height, width = feature.type.shape[-2:]
-    if mode is None or not hasattr(picture, "convert"):
+    want, planes = _PLANES[feature.color]
+    if mode is None or size is None or not hasattr(picture, "convert"):
         raise DataError(f"input {feature.name!r} takes a PIL picture, not {type(picture).__name__}.")
-    if mode != want:
+    if mode != want and not (want == "RGB" and mode == "RGBA"):  # Core ML ignores alpha
         raise DataError(f"input {feature.name!r} takes a picture of mode {want}, not {mode}: use .convert({want!r}).")
-    if size != (width, height):
-        raise DataError(f"input {feature.name!r} takes {width}x{height} pixels, not {size}. Nothing is resized here.")
-    pixels = np.asarray(picture, dtype=np.float32).reshape(height, width, -1)
+    width, height = size
+    if not feature.type.allows((1, planes, height, width)):
+        fixed = feature.type.shape or (None,) * 4
+        raise DataError(f"input {feature.name!r} takes {fixed[-1]}x{fixed[-2]} pixels, not {size}. Nothing is resized here.")
+    pixels = np.asarray(picture, dtype=np.float32).reshape(height, width, -1)[..., :planes]
     if feature.color == "BGR":
         pixels = pixels[..., ::-1]
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))[None]
@@ -115,15 +188,34 @@ def _numbers(feature: Feature, array: Array) -> Array:
     """Numbers of the kind the program takes; fractions are not quietly cut off for an integer input."""
     if array.dtype.kind not in "fiub":
         raise DataError(f"input {feature.name!r} has type {array.dtype}, not numbers.")
-    if feature.type.dtype.startswith("fp"):
-        return np.ascontiguousarray(array, dtype=np.float64 if array.dtype.itemsize > 4 else np.float32)
-    whole = array.astype(feature.type.dtype)
+    if feature.type.dtype in FLOATS:
+        return np.require(array, np.float64 if array.dtype.itemsize > 4 else np.float32, ["C", "W"])
+    whole = array.astype(DTYPES[feature.type.dtype].numpy)
     if not np.array_equal(whole, array):
         raise DataError(f"input {feature.name!r} takes {feature.type.dtype}; some values do not fit that type.")
-    return whole
+    return whole.astype({"uint16": np.int32, "uint32": np.int64}.get(feature.type.dtype, whole.dtype))
 
 
-def decode(value: torch.Tensor) -> Array:
-    """An output as a host array: float64 in exact mode, float32 otherwise; rank 0 becomes (1,)."""
-    array = value.numpy()
+def decode(value: torch.Tensor, type_: Type) -> Array:
+    """An output as a host array: floats as float64 in exact mode, else float32; rank 0 becomes (1,)."""
+    array: Array = value.numpy()
+    if type_.dtype in INTEGERS:
+        array = array.astype(np.dtype(DTYPES[type_.dtype].numpy))
     return array.reshape(1) if array.ndim == 0 else array
+
+
+def picture(feature: Feature, value: torch.Tensor) -> Any:
+    """An output that is described as a picture: RGBA (as Core ML returns colour), L, or F for GRAYSCALE_FLOAT16.
+
+    Values are clamped to 0..255 and rounded half to even; how Apple's conversion rounds is not documented.
+    """
+    from PIL import Image
+
+    planes = value.float().numpy()[0]
+    if feature.color == "GRAYSCALE_FLOAT16":
+        return Image.fromarray(planes[0])
+    pixels = np.rint(planes.clip(0, 255)).astype(np.uint8)
+    if feature.color == "GRAYSCALE":
+        return Image.fromarray(pixels[0])
+    ordered = pixels[::-1] if feature.color == "BGR" else pixels
+    return Image.fromarray(np.dstack([*ordered, np.full_like(pixels[0], 255)]))

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import ArtifactError
-from toolkit.mil._coremltools import import_coremltools
+from toolkit.mil._proto import model_pb2
+from toolkit.mil.limits import MAX_MANIFEST_BYTES, MAX_MODEL_BYTES
 
-MAX_MANIFEST_BYTES = 1 << 20
-MAX_MODEL_BYTES = 1 << 29  # the program without its weights: the largest known are a few MB
 _AGAIN = "Export the model again, or copy the whole .mlpackage folder again."
 
 
@@ -33,11 +32,16 @@ class Package:
 
 
 def open_package(path: str | Path) -> Package:
-    """Follows Manifest.json to the program. Raises ArtifactError when the folder is not a sound .mlpackage."""
+    """Follows Manifest.json to the program; a bare .mlmodel file has its weights beside it, in `weights/`.
+
+    Raises ArtifactError when the folder is not a sound .mlpackage.
+    """
     root = Path(path)
+    if root.is_file():
+        return Package(root.parent, root)
     manifest_path = root / "Manifest.json"
     if not manifest_path.is_file():
-        raise ArtifactError(f"{root}: no Manifest.json, so this is not a .mlpackage folder. Give the folder itself.")
+        raise ArtifactError(f"{root}: no Manifest.json, so this is not a .mlpackage folder. Give the folder itself, or a .mlmodel file.")
     manifest = _read_manifest(root, _inside(root, root, "Manifest.json"))
     try:
         item = manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]["path"]
@@ -50,14 +54,12 @@ def open_package(path: str | Path) -> Package:
 
 def read_spec(package: Package) -> Any:
     """The `Model` protobuf. Raises ArtifactError when it is damaged or is not an ML Program."""
-    import_coremltools()
-    from coremltools.proto import Model_pb2
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     size = package.model.stat().st_size
     if size > MAX_MODEL_BYTES:
         raise ArtifactError(f"{package.model}: {size} bytes, more than the {MAX_MODEL_BYTES} a program may have.")
-    spec = Model_pb2.Model()
+    spec = model_pb2().Model()
     try:
         spec.ParseFromString(package.model.read_bytes())
     except (DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -65,7 +67,8 @@ def read_spec(package: Package) -> Any:
     kind = spec.WhichOneof("Type")
     if kind != "mlProgram":
         raise ArtifactError(
-            f'{package.model}: holds {kind or "no model at all"}, not mlProgram. Convert with convert_to="mlprogram" (iOS 15 and later).'
+            f"{package.model}: holds {kind or 'no model at all'}, which is another format than mlProgram and cannot be run here. "
+            'Convert with convert_to="mlprogram" (iOS 15 and later).'
         )
     return spec
 

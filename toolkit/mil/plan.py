@@ -1,61 +1,99 @@
-"""A program made ready to run: names become slots, constants are decoded once, every op and parameter is checked.
+"""A program made ready to run: names are slots, constants are decoded, parameters are Python values. And running it.
 
 Three modes say what a number is. `exact`: float64 wherever the program says float. `fp32`: float32 likewise.
 `as-typed`: computed in float32, then rounded to the type the program declares; fp16 overflows to inf, as fp16 does.
 """
 
-import math
-import types
-from dataclasses import dataclass, field, replace
-from functools import cache
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from toolkit.errors import ArtifactError
-from toolkit.mil import ops
-from toolkit.mil.batching import Call, Operand
-from toolkit.mil.geometry import Ints
-from toolkit.mil.program import Constant, Operation, Type
+from toolkit.mil.dtypes import FLOATS
+from toolkit.mil.limits import MAX_ELEMENTS, MAX_LIVE_ELEMENTS
+from toolkit.mil.ops.op import Op
+from toolkit.mil.program import Operation, Type
 
 MODES = ("as-typed", "fp32", "exact")
-MAX_LIVE_ELEMENTS = 1 << 30  # of all values alive at once: 4 GiB as float32
+MISFITS = (ArtifactError, RuntimeError, ValueError, IndexError, KeyError, TypeError, OverflowError)  # what torch raises for wrong shapes
 Wire = int | tuple[int, ...]  # one slot, or those of a variadic argument
-_INTEGERS = {
-    "bool": torch.bool, "int8": torch.int8, "uint8": torch.uint8, "int16": torch.int16, "int32": torch.int32,
-    "int64": torch.int64,
+_STORED = {
+    "bool": torch.bool, "int4": torch.int8, "int8": torch.int8, "int16": torch.int16, "int32": torch.int32,
+    "int64": torch.int64, "uint1": torch.uint8, "uint2": torch.uint8, "uint3": torch.uint8, "uint4": torch.uint8,
+    "uint6": torch.uint8, "uint8": torch.uint8, "uint16": torch.int32, "uint32": torch.int64,
 }  # fmt: skip
 
 
 def storage(dtype: str, mode: str) -> torch.dtype:
-    """The type a value is held in. as-typed holds fp16 values in float32, where kernels are fast and they fit."""
-    if dtype in _INTEGERS:
-        return _INTEGERS[dtype]
-    if mode == "exact" or (mode == "as-typed" and dtype == "fp64"):
-        return torch.float64
-    return torch.float32
-
-
-def settle(value: Tensor, dtype: str, mode: str) -> Tensor:
-    """`value` as the program declares it: rounded to fp16 in as-typed mode, then held in its storage type."""
-    if mode == "as-typed" and dtype == "fp16":
-        value = value.to(torch.float16)
-    return value.to(storage(dtype, mode))
+    """The type a value is held in: fp16 in float32, where kernels are fast, and unsigned types in the next wider signed one."""
+    if dtype in _STORED:
+        return _STORED[dtype]
+    return torch.float64 if mode == "exact" or (mode == "as-typed" and dtype == "fp64") else torch.float32
 
 
 @dataclass(frozen=True)
+class Target:
+    """Where a value goes, and what becomes of it on the way: `rounded` to fp16 first, then held as `storage`."""
+
+    slot: int
+    name: str
+    type: Type
+    storage: torch.dtype | None
+    rounded: bool
+
+    @classmethod
+    def of(cls, slot: int, name: str, type_: Type, mode: str, exact: bool = False) -> "Target":
+        held = storage(type_.dtype, mode) if type_.dtype in _STORED or type_.dtype in FLOATS else None
+        return cls(slot, name, type_, held, mode == "as-typed" and type_.dtype == "fp16" and not exact)
+
+    def settle(self, value: Any) -> Any:
+        """`value` as the program declares it."""
+        if self.rounded:
+            return value.to(torch.float16).to(self.storage)
+        return value if self.storage is None or value.dtype == self.storage else value.to(self.storage)
+
+
+def slots_of(wire: Wire) -> tuple[int, ...]:
+    return wire if isinstance(wire, tuple) else (wire,)
+
+
+@dataclass
 class Step:
-    """One op, bound: `settings` are its literal parameters, `wires` say which slots feed the others."""
+    """One op, bound. `call` has the literal parameters; `wires` and `late` say which slots feed the others.
+
+    `late` parameters are Python values that the program computes. `checked`: it needs no measuring any more.
+    """
 
     operation: Operation
-    op: ops.Op
+    op: Op
     settings: dict[str, Any]
-    wires: dict[str, Wire]
-    outputs: tuple[int, ...]
+    call: Callable[..., Any]
+    wires: tuple[tuple[str, Wire], ...]
+    late: tuple[tuple[str, int, Callable[[Any], Any]], ...]
+    blocks: "tuple[Routine, ...]"
+    outputs: tuple[Target, ...]
     frees: tuple[int, ...] = ()  # slots that nobody reads after this step
+    checked: bool = False
+
+    def reads(self) -> list[int]:
+        """The slots it needs, those of nested blocks included."""
+        own = [slot for _, wire in self.wires for slot in slots_of(wire)]
+        nested = [slot for block in self.blocks for step in block.steps for slot in step.reads()]
+        return own + [slot for _, slot, _ in self.late] + nested + [slot for block in self.blocks for slot in block.outputs]
+
+
+@dataclass
+class Routine:
+    """A block, bound: its steps in order, what it takes and what it returns."""
+
+    inputs: tuple[Target, ...]
+    steps: list[Step]
+    outputs: tuple[int, ...]
 
 
 @dataclass
@@ -66,138 +104,122 @@ class Plan:
     mode: str
     slots: list[Any] = field(default_factory=list)
     types: list[Type] = field(default_factory=list)
-    steps: list[Step] = field(default_factory=list)
-    inputs: dict[str, int] = field(default_factory=dict)
+    routine: Routine = field(default_factory=lambda: Routine((), [], ()))
+    fast: Routine | None = None  # the same with fewer, fused steps, for when nobody asks for values in between
+    states: dict[str, int] = field(default_factory=dict)
     outputs: dict[str, int] = field(default_factory=dict)
-    values: dict[str, int] = field(default_factory=dict)  # everything computed, for intermediates
+    values: dict[str, int] = field(default_factory=dict)  # everything computed outside nested blocks, for intermediates
     classes: tuple[Any, ...] = ()
+    constexpr: set[str] = field(default_factory=set)  # the ops that were decoded at load
     batched: set[int] = field(default_factory=set)  # the slots whose axis 0 grows with the batch
     why_not_batched: str | None = None
 
 
 def execute(
-    plan: Plan,
-    inputs: dict[str, Tensor],
-    batch: int = 1,
-    keep: frozenset[int] = frozenset(),
-    caught: tuple[type[Exception], ...] = (ArtifactError,),
+    plan: Plan, inputs: Mapping[str, Any], batch: int = 1, states: Mapping[str, Any] | None = None, keep: frozenset[int] = frozenset()
 ) -> list[Any]:
     """Runs every step; returns the slots, of which outputs and `keep` are still filled.
 
     `batch` is how many inputs are stacked on axis 0; more than 1 only where `why_not_batched` is None.
-    Errors of the kinds `caught` become an ArtifactError that names the op.
+    Raises ArtifactError, naming the op, for whatever a program does that its definition does not allow.
     """
-    slots = list(plan.slots)
-    for name, slot in plan.inputs.items():
-        slots[slot] = settle(inputs[name], plan.types[slot].dtype, plan.mode)
-    for step in plan.steps:
-        arguments = dict(step.settings)
-        for name, wire in step.wires.items():
-            arguments[name] = slots[wire] if isinstance(wire, int) else tuple(slots[each] for each in wire)
-        if batch > 1 and step.op.shape_parameter and step.outputs[0] in plan.batched:
-            arguments[step.op.shape_parameter] = (batch, *plan.types[step.outputs[0]].shape[1:])
-        try:
-            results = step.op.function(**arguments)
-        except caught as error:
-            raise ArtifactError(f"{plan.path}: {step.operation}: {error}.") from error
-        for slot, result in zip(step.outputs, results if isinstance(results, tuple) else (results,), strict=True):
-            slots[slot] = _checked(plan, step, slot, result, batch)
-        for slot in step.frees:
-            if slot not in keep:
-                slots[slot] = None
-    return slots
+    run = _Run(plan, batch, keep, list(plan.slots))
+    for name, slot in plan.states.items():
+        run.slots[slot] = (states or {})[name]
+    for target in plan.routine.inputs:
+        run.slots[target.slot] = target.settle(inputs[target.name])
+    run.steps(plan.routine if keep or plan.fast is None else plan.fast)
+    return run.slots
 
 
-def _checked(plan: Plan, step: Step, slot: int, result: Any, batch: int) -> Any:
-    """The result in its declared type; raises ArtifactError when its shape or kind is not the declared one."""
-    declared = plan.types[slot]
-    if declared.dtype == "dictionary":
-        shape: tuple[int, ...] = (batch, len(plan.classes))
-    elif isinstance(result, Tensor):
-        shape = (batch, *declared.shape[1:]) if slot in plan.batched else declared.shape
-    else:
-        return result  # the class labels
-    if tuple(result.shape) != shape:
-        raise ArtifactError(
-            f"{plan.path}: {step.operation} computes shape {list(result.shape)}, the program declares {list(shape)}. "
-            "The file is damaged or was made by a faulty converter."
-        )
-    return result if declared.dtype == "dictionary" else settle(result, declared.dtype, plan.mode)
+@dataclass
+class _Run:
+    """One execution: the slots it fills, and what it was asked for."""
+
+    plan: Plan
+    batch: int
+    keep: frozenset[int]
+    slots: list[Any]
+
+    def steps(self, routine: Routine) -> None:
+        """The inner loop. What is done here is done some hundred times an image: it stays plain."""
+        slots, keep = self.slots, self.keep
+        for step in routine.steps:
+            arguments = {
+                name: slots[wire] if wire.__class__ is int else tuple([slots[each] for each in wire])  # type: ignore[union-attr]
+                for name, wire in step.wires
+            }
+            try:
+                if not step.checked or self.batch > 1:
+                    self.prepare(step, arguments)
+                results = step.call(**arguments)
+                for target, result in zip(step.outputs, results if results.__class__ is tuple else (results,), strict=True):
+                    slots[target.slot] = self.checked(step, target, result)
+            except MISFITS as error:
+                raise ArtifactError(_at(self.plan, step, error)) from error
+            for slot in step.frees:
+                if slot not in keep:
+                    slots[slot] = None
+
+    def prepare(self, step: Step, arguments: dict[str, Any]) -> None:
+        """The rarer things a step may need: computed parameters, nested blocks, a batch, a look at its memory."""
+        for name, slot, read in step.late:
+            arguments[name] = read(self.slots[slot])
+        if step.blocks:
+            arguments["blocks"] = tuple(partial(self.block, step, block) for block in step.blocks)
+        if self.batch > 1 and step.op.stretch and step.outputs[0].slot in self.plan.batched:
+            arguments |= step.op.stretch(step.settings, self.batch, step.outputs[0].type.sizes)
+        if not (step.checked or step.blocks or step.op.dynamic or step.op.bounded):
+            for shape in measure(step, arguments):
+                if shape.numel() > MAX_ELEMENTS:
+                    raise ArtifactError(f"would compute {list(shape)}, more than {MAX_ELEMENTS} elements")
+
+    def block(self, step: Step, routine: Routine, *values: Any) -> tuple[Any, ...]:
+        """Calls a nested block. Its slots are its own, but it may read those of the blocks around it."""
+        if len(values) != len(routine.inputs):
+            raise ArtifactError(f"a nested block takes {len(routine.inputs)} values, it is given {len(values)}")
+        for target, value in zip(routine.inputs, values, strict=True):
+            self.slots[target.slot] = self.checked(step, target, value)
+        self.steps(routine)
+        return tuple(self.slots[slot] for slot in routine.outputs)
+
+    def checked(self, step: Step, target: Target, result: Any) -> Any:
+        """The result in its declared type; raises ArtifactError when its shape or kind is not the declared one."""
+        if target.storage is None or not isinstance(result, Tensor):  # a list, or what classify gives
+            return result
+        shape = target.type.shape
+        if self.batch > 1 and target.slot in self.plan.batched:
+            shape = (self.batch, *target.type.sizes[1:])
+        if result.shape != shape:
+            if shape is not None and not Type(target.type.dtype, shape).allows(tuple(result.shape)):
+                raise ArtifactError(misfit(result.shape, target.type))
+            if result.numel() > MAX_ELEMENTS >> 8:  # of a shape that the program leaves open
+                self.check_memory(result)
+        return target.settle(result)
+
+    def check_memory(self, result: Tensor) -> None:
+        alive = sum(value.numel() for value in self.slots if isinstance(value, Tensor)) + result.numel()
+        if alive > MAX_LIVE_ELEMENTS:
+            raise ArtifactError(f"{alive} elements alive, more than {MAX_LIVE_ELEMENTS}. The file is damaged, or too large")
 
 
-@cache
-def parameters(function: Any) -> dict[str, Any]:
-    """Parameter -> its type, `X | None` taken as X."""
-    hints = {name: hint for name, hint in get_type_hints(function).items() if name != "return"}
-    unions = {name: get_args(hint)[0] for name, hint in hints.items() if isinstance(hint, types.UnionType)}
-    return hints | unions
+def misfit(shape: torch.Size, declared: Type) -> str:
+    return f"computes shape {list(shape)}, the program declares {declared}. The file is damaged or was made by a faulty converter"
 
 
-def defaults(function: Any) -> dict[str, Any]:
-    """Parameter -> default, for those that have one. Our op functions have plain positional parameters."""
-    values = function.__defaults__ or ()
-    return dict(zip(list(parameters(function))[-len(values) :], values, strict=True)) if values else {}
+def _at(plan: Plan, step: Step, error: Exception) -> str:
+    """Where it happened, before what; only the innermost op of nested ones names itself."""
+    message = str(error) if isinstance(error, ArtifactError) else f"{type(error).__name__}: {error}"
+    return message if message.startswith(f"{plan.path}: ") else f"{plan.path}: {step.operation}: {message.rstrip('.')}."
 
 
-def literal(constant: Constant, kind: Any) -> Any:
-    """A constant as the Python value a parameter of type `kind` takes. Raises ArtifactError when it is not one."""
-    value, dtype, rank = constant.value, constant.type.dtype, len(constant.type.shape)
-    if kind is str and dtype == "string":
-        return value
-    if kind == ops.Labels and dtype == "list":
-        return value
-    if kind is bool and dtype == "bool" and rank == 0:
-        return bool(value)
-    if kind is int and dtype.startswith(("int", "uint")) and rank == 0:
-        return int(value)
-    if kind is float and isinstance(value, np.ndarray) and dtype != "bool" and rank == 0:
-        return float(value)
-    if kind == Ints and dtype.startswith(("int", "uint")) and rank == 1:
-        return tuple(int(each) for each in value)
-    raise ArtifactError(f"a constant {constant.type} cannot be its {getattr(kind, '__name__', kind)}")
+def measure(step: Step, arguments: Mapping[str, Any]) -> tuple[torch.Size, ...]:
+    """The shapes of the step's results, found at no cost in memory. Raises what the op itself would raise."""
+    from toolkit.mil.meter import Meter, without_data
 
-
-def tensor(constant: Constant, mode: str) -> Tensor:
-    """A constant as a tensor in the mode's storage type: always a copy, so that the weight file can go."""
-    if not isinstance(constant.value, np.ndarray):
-        raise ArtifactError(f"a constant {constant.type} is no tensor")
-    dtype = storage(constant.type.dtype, mode)
-    return torch.from_numpy(constant.value.astype(constant.value.dtype.newbyteorder("="))).to(dtype)
-
-
-def slots_of(wire: Wire) -> tuple[int, ...]:
-    return wire if isinstance(wire, tuple) else (wire,)
-
-
-def wired(wires: dict[str, Wire]) -> list[int]:
-    """The slots an op reads."""
-    return [slot for wire in wires.values() for slot in slots_of(wire)]
-
-
-def batchable(step: Step, plan: Plan) -> bool:
-    """Whether the op's rule allows its batched operands; ops that none of them reaches need no permission."""
-    operands = {
-        name: tuple(Operand(plan.types[slot].shape, slot in plan.batched) for slot in slots_of(wire)) for name, wire in step.wires.items()
-    }
-    call = Call(operands, defaults(step.op.function) | step.settings, plan.types[step.outputs[0]].shape)
-    return step.op.batch_rule(call)
-
-
-def add_liveness(plan: Plan) -> None:
-    """Fills in `frees`, and refuses programs whose values would not fit in memory together."""
-    last: dict[int, int] = {}
-    for index, step in enumerate(plan.steps):
-        last.update(dict.fromkeys((*wired(step.wires), *step.outputs), index))
-    kept = set(plan.outputs.values()) | {slot for slot, value in enumerate(plan.slots) if value is not None}
-    sizes = [math.prod(type_.shape) for type_ in plan.types]
-    live = sum(sizes[slot] for slot in plan.inputs.values())
-    for index, step in enumerate(plan.steps):
-        live += sum(sizes[slot] for slot in step.outputs)
-        if live > MAX_LIVE_ELEMENTS:
-            raise ArtifactError(
-                f"{plan.path}: {live} elements alive at {step.operation}, more than {MAX_LIVE_ELEMENTS}. "
-                "The file is damaged, or too large for this evaluator."
-            )
-        frees = tuple(slot for slot, at in last.items() if at == index and slot not in kept)
-        live -= sum(sizes[slot] for slot in frees)
-        plan.steps[index] = replace(step, frees=frees)
+    if step.op.elementwise:
+        shapes = [value.shape for value in arguments.values() if isinstance(value, Tensor)]
+        return (torch.broadcast_shapes(*shapes),)
+    with Meter():
+        results = step.call(**{name: without_data(value) for name, value in arguments.items()})
+    return tuple(result.shape for result in (results if isinstance(results, tuple) else (results,)))

@@ -13,18 +13,17 @@ from typing import Any
 import numpy as np
 
 from toolkit.errors import ArtifactError
+from toolkit.mil.dtypes import BY_BLOB, DTYPES, unpack
 
 _RECORD = struct.Struct("<IIQQQ")
 _RECORD_BYTES = 64
 _SENTINEL = 0xDEADBEEF
 _VERSION = 2
-_BLOB_DTYPES = {1: "fp16", 2: "fp32", 3: "uint8", 4: "int8", 6: "int16", 14: "int32"}  # BlobDataType.hpp
-_NUMPY = {"fp16": "<f2", "fp32": "<f4", "uint8": "u1", "int8": "i1", "int16": "<i2", "int32": "<i4"}
 _AGAIN = "The file is cut or belongs to another program: export the model again, or copy the whole folder again."
 
 
 class WeightFile:
-    """One weight.bin, memory-mapped. The arrays `read` returns are views of the file: copy what is to be kept."""
+    """One weight.bin, memory-mapped. The arrays `read` returns are views of the file where they can be: copy what is to be kept."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -42,24 +41,26 @@ class WeightFile:
     def read(self, offset: int, dtype: str, elements: int) -> np.ndarray[Any, Any]:
         """`elements` values of `dtype` from the record at `offset`. Raises ArtifactError when the record disagrees."""
         where = f"{self.path}: weight record at {offset}"
-        if dtype not in _NUMPY:
-            raise ArtifactError(f"{where}: type {dtype} is not supported yet, only {', '.join(_NUMPY)}.")
+        wanted = DTYPES.get(dtype)
+        if wanted is None or wanted.blob is None:
+            raise ArtifactError(f"{where}: type {dtype} cannot lie in a weight file. {_AGAIN}")
         if not 0 <= offset <= self.size - _RECORD_BYTES:
             raise ArtifactError(f"{where} lies outside the file of {self.size} bytes. {_AGAIN}")
-        sentinel, blob_dtype, size, start, _ = _RECORD.unpack_from(self._map, offset)
+        sentinel, blob_dtype, size, start, spare_bits = _RECORD.unpack_from(self._map, offset)
         if sentinel != _SENTINEL:
             raise ArtifactError(f"{where}: starts with {sentinel:#010x}, not {_SENTINEL:#010x}. {_AGAIN}")
-        if _BLOB_DTYPES.get(blob_dtype) != dtype:
-            found = _BLOB_DTYPES.get(blob_dtype, f"number {blob_dtype} of BlobDataType.hpp")
+        if blob_dtype != wanted.blob:
+            found = BY_BLOB.get(blob_dtype, f"number {blob_dtype} of BlobDataType.hpp")
             raise ArtifactError(f"{where}: holds type {found}, the program says {dtype}. {_AGAIN}")
-        numpy_dtype = np.dtype(_NUMPY[dtype])
-        if size != elements * numpy_dtype.itemsize:
-            expected = elements * numpy_dtype.itemsize
-            raise ArtifactError(f"{where}: {size} bytes, the program's shape needs {expected}. {_AGAIN}")
+        expected = -(-elements * wanted.bits // 8)
+        if size != expected or (wanted.packed and size * 8 - spare_bits != elements * wanted.bits):
+            raise ArtifactError(f"{where}: {size} bytes, {spare_bits} spare bits; the program's shape needs {expected} bytes. {_AGAIN}")
         if start + size > self.size:
             raise ArtifactError(f"{where}: data up to {start + size} in a file of {self.size} bytes. {_AGAIN}")
         self._claim(where, offset, size)
-        return np.frombuffer(self._map, numpy_dtype, elements, start)
+        if wanted.packed:
+            return unpack(np.frombuffer(self._map, np.uint8, size, start), wanted, elements)
+        return np.frombuffer(self._map, wanted.numpy, elements, start)
 
     def _claim(self, where: str, offset: int, size: int) -> None:
         """Refuses records that overlap: they could ask for far more memory than the file is large."""

@@ -1,14 +1,14 @@
 """Padding of convolutions and pools, which MIL counts differently from PyTorch."""
 
 import torch.nn.functional as F
-from torch import Tensor
 
 from toolkit.errors import ArtifactError
+from toolkit.mil.ops.types import Ints, Tensor
 
-Ints = tuple[int, ...]
+Pads = list[tuple[int, int]]
 
 
-def padding(pad_type: str, pad: Ints | None, size: Ints, kernel: Ints, strides: Ints, dilations: Ints) -> list[tuple[int, int]]:
+def padding(pad_type: str, pad: Ints | None, size: Ints, kernel: Ints, strides: Ints, dilations: Ints) -> Pads:
     """Elements before and after each spatial axis. Source: `ops/defs/_utils.py:aggregated_pad` of coremltools 9.0.
 
     valid: none. custom: `pad` is [before0, after0, before1, …]. same: the output has ceil(size / stride) elements, and
@@ -16,6 +16,8 @@ def padding(pad_type: str, pad: Ints | None, size: Ints, kernel: Ints, strides: 
     always. (The formula in conv's docstring leaves out the stride; the code that sets the shapes does not.)
     """
     axes = len(kernel)
+    if not 1 <= axes <= 3:
+        raise ArtifactError(f"{axes} spatial axes: only 1, 2 or 3 are possible")
     if not len(size) == len(strides) == len(dilations) == axes:
         raise ArtifactError(f"kernel {kernel}, strides {strides}, dilations {dilations} do not fit {len(size)} axes")
     if min(strides) < 1 or min(dilations) < 1 or min(kernel) < 1:
@@ -37,8 +39,24 @@ def padding(pad_type: str, pad: Ints | None, size: Ints, kernel: Ints, strides: 
     return pads
 
 
-def pad_spatial(x: Tensor, pads: list[tuple[int, int]], value: float) -> Tensor:
-    """x [n, C, *D] with `value` around the spatial axes."""
+def positions(size: Ints, pads: Pads, kernel: Ints, strides: Ints, dilations: Ints) -> Ints:
+    """How often the kernel fits on each axis: floor((size + pads - (K-1)·dilation - 1) / stride) + 1."""
+    counts = tuple(
+        (i + before + after - (k - 1) * d - 1) // s + 1
+        for i, (before, after), k, s, d in zip(size, pads, kernel, strides, dilations, strict=True)
+    )
+    if min(counts) < 1:
+        raise ArtifactError(f"kernel {kernel} with dilations {dilations} does not fit into {size} padded by {pads}")
+    return counts
+
+
+def symmetric(pads: Pads) -> Ints | None:
+    """The padding of each axis, if it is the same on both sides: PyTorch then needs no padded copy of x."""
+    return tuple(before for before, _ in pads) if all(before == after for before, after in pads) else None
+
+
+def pad_spatial(x: Tensor, pads: Pads, value: float) -> Tensor:
+    """x [n, C, *D] with `value` around the spatial axes; negative amounts cut off."""
     if not any(before or after for before, after in pads):
         return x
     return F.pad(x, [amount for pair in reversed(pads) for amount in pair], value=value)  # PyTorch: last axis first

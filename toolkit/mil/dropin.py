@@ -1,0 +1,157 @@
+"""`MLModel.predict` on any machine: coremltools itself, with the reference evaluator where it calls Apple's framework.
+
+    with coremltools_predict():
+        coremltools.models.MLModel("net.mlpackage").predict({"x": array})  # and code of others that does so
+
+What coremltools checks before it calls the framework stays real. Queries about devices and compute plans stay Apple's.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+
+from toolkit.errors import ArtifactError, ToolkitError
+from toolkit.mil._coremltools import import_coremltools
+from toolkit.mil.dtypes import INTEGERS
+
+MACOS = (15, 5)  # coremltools asks for the version before it offers a feature; states came with 15
+SPECIFICATION = 10  # iOS 26: the newest coremltools 9.0 writes; whether an opset is known is the evaluator's to say
+
+
+@contextmanager
+def coremltools_predict(mode: str = "as-typed") -> Iterator[None]:
+    """Makes `MLModel.predict`, `make_state` and what builds on them work; undone on exit, and may be nested.
+
+    Models made inside keep working outside. For start and stop: `ExitStack().enter_context(coremltools_predict())`.
+    coremltools' settings are the process's, so this is not for several threads at once.
+    """
+    import_coremltools()
+    from coremltools.models import _compiled_model, model, utils
+
+    proxy = proxy_class(mode)
+    with ExitStack() as stack:
+        for module in (model, _compiled_model):
+            stack.enter_context(_replaced(module, "_MLModelProxy", proxy))
+        stack.enter_context(_everywhere("_is_macos", utils._is_macos, lambda: True))
+        stack.enter_context(_everywhere("_macos_version", utils._macos_version, lambda: MACOS))
+        yield
+
+
+def proxy_class(mode: str) -> type:
+    """The class that coremltools is to call instead of its binding: `coremlpython/CoreMLPython.mm` of coremltools 9.0."""
+    from toolkit.mil.evaluator import ReferenceEvaluator, State
+
+    class EvaluatorProxy:
+        @staticmethod
+        def maximum_supported_specification_version() -> int:
+            return SPECIFICATION
+
+        def __init__(
+            self, filename: str, compute_units: str = "", function_name: str = "", hints: object = None, asset: object = None
+        ) -> None:
+            """`compute_units` and `hints` choose among Apple's devices; there is one here."""
+            if asset is not None:
+                raise RuntimeError("a model in memory (MLModelAsset) cannot be run here: give the path of a .mlpackage")
+            self.path = filename
+            with _as_runtime_error():
+                self.evaluator = ReferenceEvaluator(filename, mode=mode, function=function_name or None)
+
+        def predict(self, data: Mapping[str, Any], state: State | None = None) -> dict[str, Any]:
+            with _as_runtime_error("Unable to compute the prediction using ML Program. "):
+                return self.evaluator.predict(_converted(self.evaluator, data), state)
+
+        def batchPredict(self, data: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
+            return [self.predict(each) for each in data]
+
+        def newState(self) -> "StateProxy":
+            return StateProxy(self.evaluator)
+
+        def get_compiled_model_path(self) -> str:
+            """The package itself: nothing is compiled here. `CompiledMLModel` takes it."""
+            return self.path
+
+        def get_load_duration_in_nano_seconds(self) -> None:
+            """None is coremltools' word for "not available": a time of ours would be taken for one of Apple's."""
+
+        get_last_predict_duration_in_nano_seconds = get_load_duration_in_nano_seconds
+
+    class StateProxy(State):
+        """Errors as the binding raises them."""
+
+        def __init__(self, evaluator: ReferenceEvaluator) -> None:
+            self.__dict__.update(evaluator.make_state().__dict__)
+
+        def read_state(self, name: str) -> Any:
+            with _as_runtime_error():
+                return super().read_state(name)
+
+        def write_state(self, name: str, value: Any) -> None:
+            with _as_runtime_error():
+                super().write_state(name, value)
+
+    return EvaluatorProxy
+
+
+def _converted(evaluator: Any, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Core ML converts any numbers to the declared type: fractions are cut off for integers, and (1,) does for rank 0."""
+    features = {feature.name: feature for feature in evaluator.features}
+    converted: dict[str, Any] = {}
+    for name, value in data.items():
+        feature = features.get(name)
+        if feature is None or feature.color is not None:
+            converted[name] = value
+            continue
+        array = np.asarray(value)
+        _check_shape(feature, array.shape)
+        if feature.type.dtype in INTEGERS and array.dtype.kind == "f":
+            array = np.trunc(array)
+        converted[name] = array.reshape(()) if feature.type.shape == () and array.shape == (1,) else array
+    return converted
+
+
+def _check_shape(feature: Any, shape: tuple[int, ...]) -> None:
+    """Refuses in Core ML's words, for programs that look for them, what the evaluator would refuse in its own."""
+    if feature.shapes and shape not in feature.shapes:
+        raise RuntimeError(f"MultiArray Shape ({' x '.join(map(str, shape))}) was not in enumerated set of allowed shapes")
+    for axis, (size, (low, high)) in enumerate(zip(shape, feature.ranges, strict=False)):
+        if not low <= size <= (size if high is None else high):
+            allowed = f"{low}..{-1 if high is None else high}"
+            raise RuntimeError(f"Size ({size}) of dimension ({axis}) is not in allowed range ({allowed})")
+
+
+@contextmanager
+def _as_runtime_error(lead: str = "") -> Iterator[None]:
+    """Core ML's binding raises RuntimeError for everything, and MLModel expects that."""
+    try:
+        yield
+    except ToolkitError as error:
+        raise RuntimeError(f"{lead if isinstance(error, ArtifactError) else ''}{error}") from error
+
+
+@contextmanager
+def _replaced(module: Any, name: str, value: object) -> Iterator[None]:
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
+
+
+@contextmanager
+def _everywhere(name: str, original: Callable[[], Any], replacement: Callable[[], Any]) -> Iterator[None]:
+    """In every module of coremltools that has imported `original` by that name; on exit also in those imported meanwhile."""
+    _rebind(name, original, replacement)
+    try:
+        yield
+    finally:
+        _rebind(name, replacement, original)
+
+
+def _rebind(name: str, old: object, new: object) -> None:
+    for module_name, module in list(sys.modules.items()):
+        if module_name.partition(".")[0] == "coremltools" and vars(module).get(name) is old:
+            setattr(module, name, new)
