@@ -55,7 +55,10 @@ def strings(spec: Any) -> list[str]:
 
 def damage_field(spec: Any, rng: random.Random) -> None:
     """Changes one field: another number, another name, one element less or twice."""
-    message, field = rng.choice(fields(spec))
+    everything = fields(spec)
+    if not everything:  # an earlier damage left nothing
+        return
+    message, field = rng.choice(everything)
     values = getattr(message, field.name)
     if field.is_repeated and (field.message_type is None or not field.message_type.GetOptions().map_entry):
         index = rng.randrange(len(values)) if len(values) else 0

@@ -121,6 +121,7 @@ DAMAGED_PROGRAMS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "wrong type": (lambda s: setattr(first(s, "relu").outputs[0].type.tensorType, "dataType", 10), "declares output fp16.*gives fp32"),
     "8-bit float": (lambda s: setattr(first(s, "relu").outputs[0].type.tensorType, "dataType", 40), "number 40 of MIL.proto"),
     "other input names": (lambda s: setattr(s.description.input[0], "name", "other"), "description names inputs"),
+    "op without an output": (lambda s: first(s, "relu").ClearField("outputs"), "has 0 outputs, its function gives"),
     "text for a tensor": (lambda s: text_for_tensor(s), "input 'x' is string"),
     "text as input": (lambda s: setattr(s.mlProgram.functions["main"].inputs[0].type.tensorType, "dataType", 2), "not numbers"),
     "short constant": (lambda s: shorten(s), "holds 0 values"),

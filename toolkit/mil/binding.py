@@ -193,8 +193,8 @@ class _Binder:
                 raise self.error(operation, f"its tensors have types {', '.join(dtypes)}; they must share one")
         found["first"] = next((found[name] for name in parameters(op.function) if found.get(name)), ["any"])
         rules = op.gives * len(operation.outputs) if len(op.gives) == 1 else op.gives
-        if len(rules) < len(operation.outputs):
-            raise self.error(operation, f"has {len(operation.outputs)} outputs, its function gives {len(rules)}")
+        if len(rules) < len(operation.outputs) or bool(op.gives) != bool(operation.outputs):
+            raise self.error(operation, f"has {len(operation.outputs)} outputs, its function gives {len(op.gives)}")
         for rule, value in zip(rules, operation.outputs, strict=False):  # some ops give fewer outputs when asked to
             expected = _expected(rule, found, defaults(op.function) | settings)
             if value.type.dtype not in expected:

@@ -12,7 +12,7 @@ class Op:
     """One line of OPS.
 
     gives: the type of each output, or of all of them: a parameter's name ("x": its type; "first": the first tensor's),
-        "bool", "int" (any integer type), "float" (any), "any", or "=dtype" (named by the parameter `dtype`).
+        "bool", "int" (any integer type), "float" (any), "any", or "=dtype" (named by the parameter `dtype`). Empty: the op has no outputs.
     batch: when inputs may be stacked along axis 0 (batching.py). stretch: what parameters become for N of them.
     exact: results are values of the operands, or whole numbers that fp16 holds: rounding them would change nothing.
     dynamic: the output's shape depends on values, so it is only known after the call.

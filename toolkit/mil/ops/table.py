@@ -208,5 +208,5 @@ OPS: dict[str, Op] = {
     "make_list": Op(control.make_list, gives=("any",), dynamic=True),
     "read_state": Op(control.read_state, gives=("any",), exact=True, dynamic=True),
     "while_loop": Op(control.while_loop, gives=("any",), exact=True),
-    "write_state": Op(control.write_state, gives=("any",), dynamic=True),
+    "write_state": Op(control.write_state, gives=(), dynamic=True),
 }
