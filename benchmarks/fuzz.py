@@ -2,10 +2,10 @@
 
     python benchmarks/fuzz.py CORPUS --minutes 30 [--jobs 2] [--seed 0] [--write]
 
-CORPUS is a folder of small .mlpackage folders. Each case takes one of them and damages its program (fields of the
-protobuf, or bytes), its weights or its manifest; a worker process loads and runs it. What ends in anything but a result
-or a toolkit error, takes longer than 60 s or more memory than 12 GiB (the evaluator's own bounds and PyTorch's scratch)
-is kept in benchmarks/fuzz-findings.
+CORPUS is a folder of small packages, of every op: `CONFORMANCE_KEEP=CORPUS make conformance` collects one. Each case takes
+one of them and damages its program (fields of the protobuf, or bytes), its weights or its manifest; a worker process loads
+and runs it. What ends in anything but a result or a toolkit error, takes longer than 60 s or more memory than 12 GiB (the
+evaluator's own bounds and PyTorch's scratch) is kept in benchmarks/fuzz-findings.
 """
 
 import argparse

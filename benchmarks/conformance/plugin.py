@@ -2,7 +2,7 @@
 
 Upstream's tests skip prediction off macOS and then pass. Here the reference evaluator answers, every case is watched
 (watch.py) and written down (records.py). What to run is a `Job`, as JSON in the file that CONFORMANCE names;
-TOOLKIT_MIL_MUTATE=<op> makes that op wrong.
+TOOLKIT_MIL_MUTATE=<op> makes that op wrong; CONFORMANCE_KEEP=<folder> collects small packages there.
 """
 
 import json
@@ -28,6 +28,7 @@ from benchmarks.conformance.records import Record, append, append_attempt, attem
 from benchmarks.conformance.watch import WATCH, Case, marked, spied
 
 ERROR_LENGTH = 600
+KEPT_PER_OP, KEPT_BYTES = 2, 60_000
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,8 @@ def recording(proxy: Any) -> type:
                 WATCH.case.precision = "fp16"
             elif not WATCH.case.precision:
                 WATCH.case.precision = "fp32"
+            if folder := os.environ.get("CONFORMANCE_KEEP"):
+                keep(Path(filename), self.evaluator.op_types, Path(folder))
 
         def predict(self, data: Any, state: Any = None) -> Any:
             WATCH.case.predictions += 1
@@ -142,6 +145,14 @@ def recording(proxy: Any) -> type:
             return state
 
     return Recording
+
+
+def keep(package: Path, ops: frozenset[str], folder: Path) -> None:
+    """A copy of a small package for each two times that an op is seen: what benchmarks/fuzz.py damages."""
+    size = sum(file.stat().st_size for file in package.rglob("*") if file.is_file())
+    new = [op for op in sorted(ops) if len(list(folder.glob(f"{op}-*.mlpackage"))) < KEPT_PER_OP]
+    if new and size < KEPT_BYTES:
+        shutil.copytree(package, folder / f"{new[0]}-{zlib.crc32(str(package).encode()):08x}.mlpackage", dirs_exist_ok=True)
 
 
 def declares_fp16(path: str) -> bool:

@@ -20,7 +20,7 @@ from toolkit.mil.ops.op import Op
 from toolkit.mil.program import Operation, Type
 
 MODES = ("as-typed", "fp32", "exact")
-MISFITS = (ArtifactError, RuntimeError, ValueError, IndexError, KeyError, TypeError, OverflowError)  # what torch raises for wrong shapes
+MISFITS = (ArtifactError, RuntimeError, ValueError, IndexError, KeyError, TypeError, ArithmeticError)  # what torch raises for wrong shapes
 Wire = int | tuple[int, ...]  # one slot, or those of a variadic argument
 _STORED = {
     "bool": torch.bool, "int4": torch.int8, "int8": torch.int8, "int16": torch.int16, "int32": torch.int32,
