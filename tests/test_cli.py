@@ -1,6 +1,7 @@
 """The command line: results on standard output, progress on standard error, one message and an exit code for every end."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -204,3 +205,15 @@ def test_a_table_is_printed_without_json(capsys: pytest.CaptureFixture[str], exp
     assert code == 0
     assert "total parameters" in out
     assert "6,186" in out
+
+
+def test_a_terminal_without_our_signs_is_no_reason_to_fail() -> None:
+    """doctor and the help print dashes and arrows; where there is only ASCII they are escaped."""
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+
+    def run_script(script: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=False)
+
+    assert "UnicodeEncodeError" in run_script("print('\\u0394')").stderr  # what a plain print would do
+    done = run_script("from toolkit import cli; cli.app = lambda _: print('\\u0394'); cli.main([])")
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "\\u0394", "")

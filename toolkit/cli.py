@@ -3,6 +3,7 @@
 Results go to standard output, progress to standard error. Heavy imports happen inside the command that needs them.
 """
 
+import io
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -189,6 +190,9 @@ def options(
 
 def main(arguments: list[str] | None = None) -> Any:
     """Runs the command line; a ToolkitError is one message and exit code 2, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without "–" or "Δ" is no reason to fail
     try:
         return app(arguments)
     except errors.ToolkitError as error:
