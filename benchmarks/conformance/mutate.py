@@ -19,6 +19,10 @@ def perturbed(value: Any, factor: float = DEFAULT_FACTOR) -> Any:
     """The same kind of value, slightly wrong; what is neither numbers nor text stays."""
     import torch
 
+    from toolkit.mil.ops.types import TensorList
+
+    if isinstance(value, TensorList):
+        return TensorList(tuple(None if each is None else perturbed(each, factor) for each in value.items), value.blank)
     if isinstance(value, tuple | list):
         return type(value)(perturbed(each, factor) for each in value)
     if isinstance(value, torch.Tensor):
