@@ -129,8 +129,8 @@ def _why_not_batched(plan: Plan) -> str | None:
 
 def _batchable(step: Step, plan: Plan) -> bool:
     """Whether the op's rule allows its batched operands; ops that none of them reaches need no permission."""
-    if not all(target.type.fixed or target.type.dtype == "dictionary" for target in step.outputs):
-        return False
+    if step.late or not all(target.type.fixed or target.type.dtype == "dictionary" for target in step.outputs):
+        return False  # rules look at parameters and shapes
     operands = {name: tuple(Operand(plan.types[slot].sizes, slot in plan.batched) for slot in slots_of(wire)) for name, wire in step.wires}
     outputs = tuple(target.type.sizes for target in step.outputs if step.operation.type != "classify")
     if any(sizes[:1] != (1,) for sizes in outputs):
