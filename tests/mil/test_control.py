@@ -268,16 +268,3 @@ def test_classify_names_the_first_of_the_largest_and_keeps_the_order_of_the_clas
     labels, table = control.classify(torch.tensor([[0.2, 0.4, 0.4], [0.6, 0.3, 0.1]]), ("c", "a", "b"))
     assert labels == ["a", "c"]
     np.testing.assert_array_equal(table.numpy(), np.array([[0.2, 0.4, 0.4], [0.6, 0.3, 0.1]], np.float32))
-
-
-def test_a_slice_to_a_computed_end_is_not_stacked(build: Build) -> None:
-    mb = _mb()
-
-    def program(x: Any) -> Any:
-        ls = mb.make_list(init_length=3, elem_shape=(1,), dtype="fp32", dynamic_length=True)
-        length = mb.expand_dims(x=mb.list_length(ls=ls), axes=[0])
-        return mb.slice_by_index(x=x, begin=[0, 0], end=mb.concat(values=[np.array([1], np.int32), length], axis=0))
-
-    evaluator = ReferenceEvaluator(build(program, (1, 4)))
-    assert "slice_by_index" in str(evaluator.why_not_batched)
-    assert next(iter(evaluator.predict({"x": np.array([[1.0, 2, 3, 4]])}).values())).tolist() == [[1, 2, 3]]

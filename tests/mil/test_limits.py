@@ -108,3 +108,21 @@ def test_programs_of_too_many_ops_are_refused(build: Build, monkeypatch: pytest.
     monkeypatch.setattr("toolkit.mil.program.MAX_OPERATIONS", 2)
     with pytest.raises(ArtifactError, match="more than 2 ops"):
         ReferenceEvaluator(build(lambda x: _mb().relu(x=_mb().add(x=x, y=1.0)), X))
+
+
+def test_a_parameter_that_is_computed_forbids_stacking(build: Build) -> None:
+    """Even where the file declares every shape: the rules look at values, and there is none yet."""
+    mb = _mb()
+
+    def program(x: Any) -> Any:
+        ls = mb.make_list(init_length=3, elem_shape=(1,), dtype="fp32", dynamic_length=True)
+        length = mb.expand_dims(x=mb.list_length(ls=ls), axes=[0])
+        return mb.slice_by_index(x=x, begin=[0, 0], end=mb.concat(values=[np.array([1], np.int32), length], axis=0))
+
+    def declare(block: Any) -> None:
+        for dimension, size in zip(block.operations[-1].outputs[0].type.tensorType.dimensions, (1, 3), strict=True):
+            dimension.constant.size = size
+
+    evaluator = ReferenceEvaluator(edit(build(program, (1, 4)), declare))
+    assert "slice_by_index" in str(evaluator.why_not_batched)
+    assert next(iter(evaluator.predict({"x": np.array([[1.0, 2, 3, 4]])}).values())).tolist() == [[1, 2, 3]]
