@@ -126,3 +126,18 @@ def test_a_parameter_that_is_computed_forbids_stacking(build: Build) -> None:
     evaluator = ReferenceEvaluator(edit(build(program, (1, 4)), declare))
     assert "slice_by_index" in str(evaluator.why_not_batched)
     assert next(iter(evaluator.predict({"x": np.array([[1.0, 2, 3, 4]])}).values())).tolist() == [[1, 2, 3]]
+
+
+def test_a_list_where_a_number_is_wanted_is_refused(build: Build) -> None:
+    mb = _mb()
+
+    def program(x: Any) -> Any:
+        ls = mb.make_list(init_length=3, elem_shape=(1,), dtype="fp32", dynamic_length=True)
+        return mb.list_read(ls=mb.list_write(ls=ls, index=mb.list_length(ls=ls), value=x), index=0)
+
+    def swap(block: Any) -> None:
+        write = next(op for op in block.operations if op.type == "list_write")
+        write.inputs["index"].arguments[0].name = write.inputs["ls"].arguments[0].name
+
+    with pytest.raises(ArtifactError, match="'index' is computed, as list of"):
+        ReferenceEvaluator(edit(build(program, (1,)), swap))

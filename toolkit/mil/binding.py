@@ -121,7 +121,7 @@ class _Binder:
             elif kind in _WIRED:
                 wires[name] = self.operand(operation, name, kind, arguments[0], scope)
             elif (computed := self.computed(arguments[0], scope)) is not None:
-                late.append((name, computed, self.reader(operation, name, kind)))
+                late.append((name, computed, self.reader(operation, name, kind, self.plan.types[computed])))
             else:
                 settings[name] = self.setting(operation, name, arguments[0], kind, scope)
         self.check_types(operation, op, settings, wires)
@@ -240,9 +240,9 @@ class _Binder:
         except ArtifactError as error:
             raise self.error(operation, f"input {name!r}: {error}") from error
 
-    def reader(self, operation: Operation, name: str, kind: Any) -> Callable[[Any], Any]:
-        if kind in (str, Labels):
-            raise self.error(operation, f"input {name!r} is computed; only constants are supported")
+    def reader(self, operation: Operation, name: str, kind: Any, type_: Type) -> Callable[[Any], Any]:
+        if kind in (str, Labels) or type_.dtype not in NUMBERS:
+            raise self.error(operation, f"input {name!r} is computed, as {type_}, where a constant is wanted or numbers are")
         return partial(computed_value, name=name, kind=kind)
 
     def lookup(self, operation: Operation | None, argument: Argument, scope: _Scope) -> Constant:
