@@ -85,9 +85,9 @@ def blob(spec: Any) -> Any:
     return first_blob(spec).attributes["val"].blobFileValue
 
 
-def resize(spec: Any, size: int) -> None:
+def resize(spec: Any, size: int, axis: int = 1) -> None:
     op = first(spec, "relu")
-    op.outputs[0].type.tensorType.dimensions[1].constant.size = size
+    op.outputs[0].type.tensorType.dimensions[axis].constant.size = size
 
 
 def cycle(spec: Any) -> None:
@@ -109,6 +109,7 @@ DAMAGED_PROGRAMS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "undefined output": (lambda s: block(s).outputs.append("ghost"), "output 'ghost' is defined nowhere"),
     "wrong shape": (lambda s: resize(s, 5), r"computes shape \[1, 8, 16, 16\], the program declares fp32\[1, 5, 16, 16\]"),
     "absurd shape": (lambda s: resize(s, 2**60), "at most 8 axes"),
+    "absurd shape of nothing": (lambda s: (resize(s, 2**60), resize(s, 0, 0)), "at most 8 axes"),
     "weight of another shape": (bad_shape_constant, "the program's shape needs"),
     "weight outside the file": (lambda s: setattr(blob(s), "offset", 2**40), "lies outside the file"),
     "weight in no record": (lambda s: setattr(blob(s), "offset", 65), "starts with 0x"),

@@ -223,7 +223,7 @@ class _Reader:
         if any(dim.unknown.variadic for dim in dims if dim.WhichOneof("dimension") == "unknown"):
             return Type(dtype, None)
         shape = tuple(dim.constant.size if dim.WhichOneof("dimension") == "constant" else None for dim in dims)
-        if len(shape) > MAX_RANK or math.prod(size for size in shape if size is not None) > MAX_ELEMENTS:
+        if len(shape) > MAX_RANK or math.prod(size for size in shape if size) > MAX_ELEMENTS:
             raise self.error(
                 f"{where} has shape {list(shape)[:8]}; at most {MAX_RANK} axes and {MAX_ELEMENTS} elements are read. "
                 "The file is damaged, or too large for this evaluator."
