@@ -5,12 +5,17 @@ MNIST is used where it is there (TOOLKIT_DATA, or ../shared/data beside a checko
 
 import os
 import socket
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from toolkit.recipe import Recipe
 from toolkit.workspace import Workspace
+
+if TYPE_CHECKING:
+    from toolkit.mil import ReferenceEvaluator
 
 TINY = """
 name = "tiny"
@@ -103,3 +108,24 @@ def exported_copy(exported: Workspace, tmp_path: Path) -> Workspace:
 
     shutil.copytree(exported.folder, tmp_path / "models" / "tiny")
     return Workspace(tmp_path / "models" / "tiny", tmp_path / "models" / "tiny" / "recipe.toml")
+
+
+@pytest.fixture
+def fake_macos(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """coremltools' own MLModel with the evaluator behind it; yields the inputs that get through to the evaluator, in order."""
+    from coremltools.models import MLModel
+
+    from toolkit.mil import ReferenceEvaluator, coremltools_predict
+
+    given: list[Any] = []
+    honest = ReferenceEvaluator.predict
+
+    def predict(self: "ReferenceEvaluator", inputs: Mapping[str, Any], *more: Any) -> dict[str, Any]:
+        given.extend(inputs.values())
+        return honest(self, inputs, *more)
+
+    monkeypatch.setattr(ReferenceEvaluator, "predict", predict)
+    monkeypatch.setattr("toolkit.runtimes.coreml.why_not", lambda compute_unit: None)
+    monkeypatch.setattr(MLModel, "last_predict_duration_in_nano_seconds", 1000, raising=False)  # the drop-in has no clock of Apple's
+    with coremltools_predict():
+        yield given

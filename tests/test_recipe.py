@@ -48,7 +48,7 @@ def test_the_paper_recipe_is_the_reported_experiment():
 
 
 def test_several_faults_are_named_in_one_message(tmp_path: Path):
-    text = SMALLEST + '[train]\nepoch = 3\nepochs = "3"\nlr = 11.0\nmomentum = 1.0\nflip = 1\n[gates.fp32]\nmax_changed = 0\n'
+    text = SMALLEST + '[train]\nepoch = 3\nepochs = "3"\nlr = 11.0\nmomentum = 1.0\nflip = 1\n[gates.fp32]\nmax_abs_logit = 0.0\n'
     message = refused(tmp_path, text)
     assert "has 6 faults" in message
     assert str(tmp_path / "recipe.toml") in message
@@ -57,7 +57,7 @@ def test_several_faults_are_named_in_one_message(tmp_path: Path):
     assert "train.lr: input should be less than or equal to 10 (got 11.0)" in message
     assert "train.momentum: input should be less than 1" in message
     assert "train.flip: input should be a valid boolean (got 1)" in message
-    assert "gates.fp32.max_abs_logit: is missing" in message
+    assert "gates.fp32.max_abs_logit: input should be greater than 0" in message
 
 
 def test_one_fault_is_counted_in_the_singular(tmp_path: Path):

@@ -86,6 +86,10 @@ class Artifact:
             raise ArtifactError(f"{path} does not list {GOLDEN}, so nothing would prove the file. Export again")
         if PurePosixPath(manifest.entry).parts[:1] != (manifest.entry,) or manifest.entry not in listed:
             raise ArtifactError(f"{path}: its entry {manifest.entry!r} is not among its files. Export again")
+        if (strange := _unlisted(folder, manifest)) is not None:
+            raise ArtifactError(
+                f"{folder / strange} is not in the manifest, so nobody vouches for it. Copy the artifact again, or export again"
+            )
         return cls(folder, manifest)
 
     @classmethod
@@ -122,6 +126,12 @@ class Artifact:
                 f"{path}: {len(images)} images {images.dtype}, logits {logits.dtype}: nothing that can prove a file. Export again"
             )
         return images, logits
+
+
+def _unlisted(folder: Path, manifest: Manifest) -> str | None:
+    """A file inside the package that ships and that the manifest does not know. macOS leaves its own (.DS_Store) everywhere."""
+    inside = sorted(path for path in (folder / manifest.entry).rglob("*") if path.is_file() and path.name != ".DS_Store")
+    return next((name for path in inside if (name := path.relative_to(folder).as_posix()) not in manifest.files), None)
 
 
 def _verify(folder: Path, name: str, expected: str) -> None:

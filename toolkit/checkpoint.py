@@ -101,6 +101,16 @@ class Checkpoint:
         except safetensors.SafetensorError as error:
             raise CheckpointError(f"{path} is not a safetensors file: {error}") from error
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """name → shape of each weight, from the file's header alone."""
+        import safetensors
+
+        try:
+            with safetensors.safe_open(self.weights_path, framework="pt") as file:
+                return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # it is no dict
+        except (OSError, safetensors.SafetensorError) as error:
+            raise CheckpointError(f"{self.weights_path} is not a safetensors file: {error}") from error
+
     def resume_state(self) -> dict[str, Any]:
         """Optimiser state. `weights_only=True`: an untrusted file must not be able to run code."""
         import torch

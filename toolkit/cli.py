@@ -79,17 +79,55 @@ def validate(
     runtime: Runtimes = None,
     artifact: Annotated[list[str] | None, typer.Option("--artifact", help="Only this one of exports/; may be repeated.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only N test images, evenly over the classes.")] = None,
+    fail_on: Annotated[
+        list[str] | None,
+        typer.Option(help="Exit with 1 only for this level: files, golden, contract, preprocessing, test set. [default: all]"),
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="The checks as JUnit XML, for CI.")] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute again what is known already.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that share the images of one runtime.")] = 1,
+    time_limit: Annotated[float, typer.Option(min=1, help="Seconds that one runtime may take for one artifact.")] = 3600,
+    memory_limit: Annotated[float, typer.Option(min=0.1, help="GiB that one runtime may use.")] = 16,
     data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
     """Is each artifact the model that was trained?
 
-    Runs the test set through every artifact and runtime, and exits with 1 when a gate is breached.
+    Checks the file, its golden outputs, its contract, the preprocessing and the whole test set, on every runtime there
+    is. Exits with 1 when a check fails.
+    """
+    from toolkit import validation
+    from toolkit.report import terminal
+    from toolkit.validation import junit as junit_xml
+    from toolkit.validation.result import LEVELS
+
+    if unknown := set(fail_on or []) - set(LEVELS):
+        raise errors.ToolkitError(f"--fail-on {sorted(unknown)[0]!r} is no level; there are: {', '.join(LEVELS)}")
+    result = validation.validate(
+        Workspace.of(model), runtimes=runtime, artifacts=artifact, limit=limit, data_dir=data_dir, cache=not no_cache,
+        limits=validation.Limits(seconds=time_limit, memory_bytes=int(memory_limit * 2**30), jobs=jobs),
+    )  # fmt: skip
+    if junit is not None:
+        junit_xml.write(result, junit)
+    terminal.show(result, json)
+    raise typer.Exit(errors.CHECK_FAILED if result.fails_on(tuple(fail_on or ())) else errors.DONE)
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder of a model that was validated, wherever it was copied to.")],
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Check a release folder against its own evidence, offline.
+
+    Data, checkpoint, artifacts and report must be those that were validated, and each file must still compute its golden
+    outputs. Exits with 1 when something is not.
     """
     from toolkit import validation
     from toolkit.report import terminal
 
-    result = validation.validate(Workspace.of(model), runtimes=runtime, artifacts=artifact, limit=limit, data_dir=data_dir)
+    result = validation.verify(folder, data_dir=data_dir)
     terminal.show(result, json)
     raise typer.Exit(errors.DONE if result.passed else errors.CHECK_FAILED)
 

@@ -58,15 +58,21 @@ class Train(Part):
 
 
 class Gate(Part):
-    """What an exported artifact of one precision may differ by from PyTorch fp32 on the CPU, over the test set."""
+    """What an exported artifact may differ by from PyTorch fp32 on the CPU. None: derived from format and network (gates.py)."""
 
-    max_changed: int = Field(ge=0, description="predictions that may differ, for each 10,000 images (rounded down)")
-    max_abs_logit: float = Field(gt=0, description="largest |logit - logit of PyTorch|")
+    max_changed: int | None = Field(None, ge=0, description="predictions that may differ, for each 10,000 images (rounded down)")
+    max_abs_logit: float | None = Field(None, gt=0, description="largest |logit - logit of PyTorch|")
+    min_snr_db: float | None = Field(None, gt=0, description="signal to noise of the logits, in decibel")
+    max_accuracy_loss: float | None = Field(None, ge=0, le=1, description="share of 1: a larger loss must be ruled out, at 95 %")
 
 
 class Gates(Part):
-    fp32: Gate = Gate(max_changed=0, max_abs_logit=1e-3)
-    fp16: Gate = Gate(max_changed=5, max_abs_logit=0.1)
+    """By what an artifact is computed in; `compressed` for all whose weights are quantised, palettized or pruned."""
+
+    fp32: Gate = Gate(max_changed=0)
+    fp16: Gate = Gate(max_changed=5)
+    bf16: Gate = Gate(max_changed=50)
+    compressed: Gate = Gate(max_accuracy_loss=0.01)
 
     def of(self, precision: str) -> Gate:
         gate = getattr(self, precision, None)
@@ -98,9 +104,11 @@ class Recipe(Part):
     def hash(self) -> str:
         """sha256 of the canonical JSON: equal recipes, equal hashes, whatever the order of keys in the file.
 
-        Of what differs from the defaults: a later toolkit, with more keys, gives an older recipe the same hash.
+        Of what differs from the defaults: a later toolkit, with more keys, gives an older recipe the same hash. Without the
+        gates: they judge a model, and do not change what it becomes.
         """
-        canonical = json.dumps(self.model_dump(mode="json", exclude_defaults=True), sort_keys=True, separators=(",", ":"))
+        values = self.model_dump(mode="json", exclude_defaults=True, exclude={"gates"})
+        canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     @classmethod

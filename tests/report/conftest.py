@@ -9,20 +9,48 @@ import pytest
 from toolkit.bench.result import Arm, BenchResult, Skipped
 from toolkit.checkpoint import Checkpoint
 from toolkit.data import load
-from toolkit.validation.result import RuntimeRow, Unavailable, ValidationResult
+from toolkit.validation.result import Check, Figures, RuntimeRow, Unavailable, ValidationResult
 from toolkit.workspace import Workspace, write_text
 
 ENVIRONMENT = {"processor": "Test 9000", "cores": "8", "memory": "16 GiB", "system": "TestOS", "python": "3.11.0", "torch": "2.9.9"}
 WHY_NOT = "Core ML needs macOS 13 or later"
 
 
-def row(predictions: list[int], labels: list[int], **fields: Any) -> RuntimeRow:
-    share = sum(a == b for a, b in zip(predictions, labels, strict=True)) / len(labels)
+def row(
+    predictions: list[int], labels: list[int], reference: list[int], figures: dict[str, Any] | None = None, **fields: Any
+) -> RuntimeRow:
+    """`figures` replaces single ones of the default, which are those of a good fp16 file."""
+    right, before = ([a == b for a, b in zip(each, labels, strict=True)] for each in (predictions, reference))
+    lost, gained = (sum(a and not b for a, b in zip(x, y, strict=True)) for x, y in ((before, right), (right, before)))
+    found = {
+        "accuracy": sum(right) / len(labels), "accuracy_interval": (0.9, 1.0), "reference_accuracy": sum(before) / len(labels),
+        "top5": 1.0, "reference_top5": 1.0, "lost": lost, "gained": gained, "difference_interval": (-0.0321, 0.0123), "mcnemar_p": 1.0,
+        "max_abs_logit": 0.01234, "mean_abs_logit": 0.00123, "p999_abs_logit": 0.0111, "max_abs_probability": 0.00222, "snr_db": 61.5,
+        "kl": 1e-6, "ece": 0.0345, "reference_ece": 0.0344, "nan": 0, "inf": 0, "saturated": 0, **(figures or {}),
+    }  # fmt: skip
     return RuntimeRow(**{
-        "artifact": "coreml-fp16", "runtime": "coreml-reference", "precision": "fp16", "images": len(labels), "accuracy": share,
-        "reference_accuracy": share, "changed": [], "max_abs_logit": 0.01234, "allowed_changed": 2, "allowed_abs_logit": 0.1,
-        "breaches": [], "seconds": 1.5, "predictions": predictions, **fields,
+        "artifact": "coreml-fp16", "runtime": "coreml-reference", "precision": "fp16", "images": len(labels), "indices": None,
+        "figures": Figures(**found), "golden_abs_logit": 0.0234, "allowed_changed": 2, "allowed_abs_logit": 0.1, "seconds": 1.5,
+        "cached": False,
+        "changed": {index: new for index, (new, old) in enumerate(zip(predictions, reference, strict=True)) if new != old}, **fields,
     })  # fmt: skip
+
+
+def check(passed: bool = True, **fields: Any) -> Check:
+    return Check(**{
+        "level": "golden", "name": "golden logits", "artifact": "coreml-fp16", "runtime": "coreml-reference", "passed": passed,
+        "figure": "max |Δ logit| 0.0234", "gate": "≤ 0.1", "why": "21 layers in fp16", **fields,
+    })  # fmt: skip
+
+
+@pytest.fixture(name="check")
+def check_maker() -> Callable[..., Check]:
+    return check
+
+
+@pytest.fixture(name="row")
+def row_maker() -> Callable[..., RuntimeRow]:
+    return row
 
 
 @pytest.fixture
@@ -33,16 +61,18 @@ def validation(trained: Workspace) -> Callable[..., ValidationResult]:
         labels = load("digits").test_labels.tolist()
         reference = [(label + 1) % 10 if index < 5 else label for index, label in enumerate(labels)]
         changed = [(label + 3) % 10 if index in (7, 9) else label for index, label in enumerate(reference)]
-        before = sum(a == b for a, b in zip(reference, labels, strict=True)) / len(labels)
         rows = [
-            row(reference, labels, artifact="torch", runtime="torch-cpu", precision="fp32", max_abs_logit=0.0,
+            row(reference, labels, reference, {"max_abs_logit": 0.0}, artifact="torch", runtime="torch-cpu", precision="fp32",
                 allowed_changed=None, allowed_abs_logit=None),
-            row(changed, labels, changed=[7, 9], reference_accuracy=before),
+            row(changed, labels, reference),
         ]  # fmt: skip
         card = Checkpoint.open(trained.checkpoint).card
         return ValidationResult(**{
-            "model": "tiny", "dataset": "digits", "recipe_hash": card.recipe_hash, "checkpoint_sha256": card.weights_sha256,
+            "model": "tiny", "dataset": "digits", "data_sha256": "d" * 64, "seed": 0, "seconds": 12.0,
+            "recipe_hash": card.recipe_hash, "checkpoint_sha256": card.weights_sha256,
             "test_images": len(labels), "limit": None, "rows": rows,
+            "checks": [check(), check(artifact="torch", runtime="torch-cpu")],
+            "artifacts": {"coreml-fp16": {"model.mlpackage/x": "a" * 64}},
             "unavailable": [Unavailable(artifact="coreml-fp16", runtime="coreml-ane", reason=WHY_NOT),
                             Unavailable(artifact=None, runtime="coreai", reason="there is no coreai artifact")],
             "class_labels": card.class_labels, "test_labels": labels, "test_indices": list(range(len(labels))),

@@ -90,7 +90,7 @@ def test_on_a_narrow_terminal_cells_are_folded_and_not_cut(validation, columns, 
 def test_every_type_in_the_table_is_the_result_of_a_command():
     homes = {
         "TrainResult": "training", "ExportResult": "export", "ValidationResult": "validation", "BenchResult": "bench",
-        "ReportResult": "report", "PredictResult": "predict", "Facts": "inspection", "Diagnosis": "doctor",
+        "VerifyResult": "validation", "ReportResult": "report", "PredictResult": "predict", "Facts": "inspection", "Diagnosis": "doctor",
     }  # fmt: skip
     assert terminal.RENDERERS.keys() == homes.keys()
     for name, home in homes.items():
@@ -102,12 +102,11 @@ def test_json_round_trips(result, capsys):
     assert json.loads(printed(result, capsys, as_json=True)) == terminal.plain(result)
 
 
-@pytest.mark.parametrize("breaches", [[], ["max |Δ logit| 3, allowed 0.1"]])
-def test_json_of_validation_says_whether_it_passed_and_is_otherwise_the_result(validation, breaches, capsys):
-    result = validation()
-    result = result.model_copy(update={"rows": [result.rows[0], result.rows[1].model_copy(update={"breaches": breaches})]})
+@pytest.mark.parametrize("passed", [True, False])
+def test_json_of_validation_says_whether_it_passed_and_is_otherwise_the_result(validation, check, passed, capsys):
+    result = validation(checks=[check(), check(passed=passed)])
     found = json.loads(printed(result, capsys, as_json=True))
-    assert found.pop("passed") is (not breaches)
+    assert found.pop("passed") is passed
     assert type(result).model_validate(found) == result
 
 
@@ -116,9 +115,9 @@ def test_json_of_a_measurement_round_trips(bench, capsys):
     assert type(result).model_validate_json(printed(result, capsys, as_json=True)) == result
 
 
-def test_json_has_no_nan(validation, capsys):
-    result = validation()
-    result = result.model_copy(update={"rows": [result.rows[1].model_copy(update={"max_abs_logit": math.nan})]})
+def test_json_has_no_nan(validation, row, capsys):
+    labels = validation().test_labels
+    result = validation(rows=[row(labels, labels, labels, {"max_abs_logit": math.nan, "snr_db": math.inf})])
     facts = TrainResult(Path("c"), True, {"train_loss": math.nan, "lr": math.inf})
     for each in (result, facts):
         json.loads(printed(each, capsys, as_json=True), parse_constant=pytest.fail)
@@ -126,19 +125,29 @@ def test_json_has_no_nan(validation, capsys):
 
 def test_validation_ends_with_passed_and_names_what_was_not_run_before(validation, capsys):
     *lines, last = printed(validation(), capsys).strip().splitlines()
-    assert last == "PASSED: 1 comparison with PyTorch within the gates; 2 not run here"
+    assert last == "PASSED: 2 checks, 1 comparison with PyTorch; 2 not run here"
     heading = lines.index(f"{tables.NOT_RUN}:")
     assert [line.strip().split(",")[0] for line in lines[heading + 1 :]] == ["coreml-ane", "coreai"]
     assert not [line for line in lines[:heading] if "coreml-ane" in line]
     assert "pass" not in "".join(lines[heading + 1 :]).lower()
 
 
-def test_a_breach_fails_its_row_and_the_last_line_says_which(validation, capsys):
-    result = validation()
-    broken = result.rows[1].model_copy(update={"breaches": ["9 predictions changed, allowed 2 of 360"]})
-    text = printed(result.model_copy(update={"rows": [result.rows[0], broken]}), capsys)
-    assert text.strip().splitlines()[-1] == "FAILED: coreml-fp16 on coreml-reference: 9 predictions changed, allowed 2 of 360"
+def test_a_breach_fails_its_row_and_says_what_was_allowed_why_and_what_is_known(validation, check, capsys):
+    broken = check(
+        passed=False, level="test set", name="changed predictions", figure="9 changed", gate="≤ 2", why="of 10,000", detail="A hint"
+    )
+    text = printed(validation(checks=[check(), broken]), capsys)
+    *_, last = text.strip().splitlines()
+    assert last == "FAILED: 1 check of 2 failed; 2 not run here"
+    line = "FAILED: coreml-fp16 on coreml-reference, test set: changed predictions: 9 changed; allowed ≤ 2 (of 10,000). A hint"
+    assert line in text.splitlines()
     assert "FAIL " in next(line for line in text.splitlines() if "coreml-reference" in line)
+
+
+@pytest.mark.parametrize("runtime", ["coreml-reference", None])
+def test_a_breach_of_the_file_itself_fails_all_its_rows(validation, check, runtime):
+    result = validation(checks=[check(passed=False, runtime=runtime)])
+    assert [tables.verdict(result, row) for row in result.rows] == ["reference", "FAIL"]
 
 
 def test_nothing_compared_is_not_passed(validation, capsys):
@@ -148,9 +157,9 @@ def test_nothing_compared_is_not_passed(validation, capsys):
     assert "reference" in text
 
 
-def test_a_reference_that_is_not_finite_fails(validation):
-    row = validation().rows[0].model_copy(update={"breaches": ["3 logits are NaN or Inf"]})
-    assert tables.verdict(row) == "FAIL"
+def test_a_reference_that_is_not_finite_fails(validation, check):
+    result = validation(checks=[check(passed=False, artifact="torch", runtime="torch-cpu")])
+    assert tables.verdict(result, result.rows[0]) == "FAIL"
 
 
 def test_latency_tells_what_a_reader_must_know(bench, arm, capsys):

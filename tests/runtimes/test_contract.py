@@ -14,7 +14,7 @@ from toolkit.workspace import Workspace
 
 ARTIFACTS = {"torch": ("torch",), "onnx": ("onnx-fp32",), "coreml": ("coreml-fp16", "coreml-fp32"), "coreai": ("coreai-fp32",)}
 MAC = {"torch-mps", "onnxruntime-coreml", "coreml-cpu", "coreml-gpu", "coreml-ane", "coreml-all"}
-BOUNDS = {"fp32": 1e-3, "fp16": 0.1}  # the recipe's gates
+BOUNDS = {"fp32": 1e-3, "fp16": 0.1, "bf16": 1.0}  # of logits up to 30
 
 
 def marks(runtime_id: str) -> list[pytest.MarkDecorator]:
@@ -34,6 +34,10 @@ def artifact_of(workspace: Workspace, name: str) -> Artifact:
     return Artifact.of_checkpoint(Checkpoint.open(workspace.checkpoint)) if name == "torch" else Artifact.open(workspace.exports / name)
 
 
+def bound(runtime: Any, name: str) -> float:
+    return BOUNDS[runtime.precision or ("fp16" if name.endswith("fp16") else "fp32")]
+
+
 @pytest.fixture
 def session(runtime: Any, name: str, exported: Workspace) -> Any:
     if reason := runtime.why_not():
@@ -46,7 +50,7 @@ def session(runtime: Any, name: str, exported: Workspace) -> Any:
 @every_runtime
 def test_it_computes_the_trained_model(runtime, name, session, images, truth):
     found = session({"image": images})
-    assert np.abs(found["logits"] - truth).max() < BOUNDS["fp16" if name.endswith("fp16") else "fp32"]
+    assert np.abs(found["logits"] - truth).max() < bound(runtime, name)
     shifted = np.exp(truth - truth.max(1, keepdims=True))
     np.testing.assert_allclose(
         found["probabilities"], shifted / shifted.sum(1, keepdims=True), atol=0.02 if name.endswith("fp16") else 1e-4
@@ -135,7 +139,7 @@ def test_one_thread_computes_the_same(runtime, name, exported, images, truth):
     before = torch.get_num_threads()
     try:
         session = runtime.open(artifact_of(exported, name), threads=1)
-        assert np.abs(session({"image": images})["logits"] - truth).max() < BOUNDS["fp16" if name.endswith("fp16") else "fp32"]
+        assert np.abs(session({"image": images})["logits"] - truth).max() < bound(runtime, name)
         session.close()
     finally:
         torch.set_num_threads(before)

@@ -9,16 +9,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import numpy as np
 from pydantic import ValidationError
 
-from toolkit.artifact import Artifact
+from toolkit.artifact import TORCH, Artifact
 from toolkit.bench.plan import PRESETS, ROUND_LIMIT_S, Options, order
 from toolkit.bench.result import Arm, BenchResult, Round, Skipped
 from toolkit.bench.stats import summarise
 from toolkit.checkpoint import Checkpoint
 from toolkit.environment import describe
 from toolkit.errors import RuntimeUnavailable
+from toolkit.gates import allowed
 from toolkit.progress import progress
+from toolkit.recipe import Gates, Recipe
 from toolkit.runtimes import Runtime, select
 from toolkit.selection import artifacts_of
 from toolkit.workspace import Workspace, write_text
@@ -33,7 +36,7 @@ class Plan:
 
     artifact: Artifact
     runtime: Runtime
-    allowed_abs_logit: float
+    allowed_abs_logit: float | None  # None: not judged by its logits, such as compressed weights
 
     @property
     def id(self) -> str:
@@ -53,7 +56,7 @@ def bench(
     options = options or Options()
     chosen = select(runtimes)
     checkpoint = Checkpoint.open(workspace.checkpoint)
-    plans, skipped = _plan(chosen, artifacts_of(workspace, checkpoint, artifacts), checkpoint, options.batch)
+    plans, skipped = _plan(chosen, artifacts_of(workspace, checkpoint, artifacts), checkpoint, Recipe.read(workspace.recipe).gates)
     if not plans:
         raise RuntimeUnavailable("nothing can be measured here:\n  " + "\n  ".join(f"{s.runtime}: {s.reason}" for s in skipped))
     turns = order(len(plans), PRESETS[options.preset].rounds, options.seed)
@@ -80,7 +83,17 @@ def bench(
     return result
 
 
-def _plan(chosen: Sequence[Runtime], artifacts: Sequence[Artifact], checkpoint: Checkpoint, batch: int) -> tuple[list[Plan], list[Skipped]]:
+def _allowed(gates: Gates, checkpoint: Checkpoint, artifact: Artifact, runtime: Runtime) -> float | None:
+    """The gate of the golden outputs; a checkpoint has none, and needs none."""
+    if artifact.format == TORCH:
+        return None
+    largest = float(np.abs(artifact.golden()[1]).max())
+    return allowed(gates, checkpoint, artifact.manifest, largest, runtime.precision).max_abs_logit
+
+
+def _plan(
+    chosen: Sequence[Runtime], artifacts: Sequence[Artifact], checkpoint: Checkpoint, gates: Gates
+) -> tuple[list[Plan], list[Skipped]]:
     plans, skipped = [], []
     for runtime in chosen:
         readable = [artifact for artifact in artifacts if artifact.format == runtime.reads]
@@ -91,7 +104,7 @@ def _plan(chosen: Sequence[Runtime], artifacts: Sequence[Artifact], checkpoint: 
             if reason is not None:
                 skipped.append(Skipped(artifact=artifact.id, runtime=runtime.id, reason=reason))
             else:
-                plans.append(Plan(artifact, runtime, checkpoint.recipe.gates.of(artifact.manifest.precision).max_abs_logit))
+                plans.append(Plan(artifact, runtime, _allowed(gates, checkpoint, artifact, runtime)))
     return plans, skipped
 
 

@@ -15,9 +15,11 @@ from toolkit.checkpoint import Checkpoint
 from toolkit.data import load
 from toolkit.errors import ArtifactError, ExportError
 from toolkit.export.formats import EXPORTERS, Exporter, Options, Source, check, find
-from toolkit.export.golden import golden
+from toolkit.gates import allowed
+from toolkit.golden import golden
 from toolkit.networks import WithProbabilities, from_checkpoint
 from toolkit.progress import say
+from toolkit.recipe import Gates, Recipe
 from toolkit.runtimes import find as find_runtime
 from toolkit.workspace import Workspace, replacing_folder
 
@@ -42,7 +44,7 @@ def export(workspace: Workspace, formats: Sequence[str], options: Options, *, da
     precisions = {name: check(name, options) for name in formats}  # all of them, before the first conversion
     if options.minimum_target and "coreml" not in precisions:
         raise ExportError(f"--target {options.minimum_target} is for Core ML files only; --format coreml was not given")
-    checkpoint = Checkpoint.open(workspace.checkpoint)
+    checkpoint, gates = Checkpoint.open(workspace.checkpoint), Recipe.read(workspace.recipe).gates
     notes = []
     if not checkpoint.card.finished:
         notes.append(f"training had not finished ({checkpoint.card.epochs_done:.2f} of {checkpoint.recipe.train.epochs} epochs)")
@@ -50,12 +52,22 @@ def export(workspace: Workspace, formats: Sequence[str], options: Options, *, da
     truth = golden(classifier, load(checkpoint.recipe.data.set, data_dir))
     model = WithProbabilities(classifier).eval()
     return [
-        _export(workspace, find(name), name, truth, Source(checkpoint=checkpoint, model=model, precision=precision, options=options), notes)
+        _export(
+            workspace,
+            find(name),
+            name,
+            truth,
+            gates,
+            Source(checkpoint=checkpoint, model=model, precision=precision, options=options),
+            notes,
+        )
         for name, precision in precisions.items()
     ]
 
 
-def _export(workspace: Workspace, exporter: Exporter, name: str, truth: Golden, source: Source, notes: list[str]) -> ExportResult:
+def _export(
+    workspace: Workspace, exporter: Exporter, name: str, truth: Golden, gates: Gates, source: Source, notes: list[str]
+) -> ExportResult:
     variant = source.precision + ("-tensor" if name == "coreml" and source.options.input_kind == "tensor" else "")
     target = workspace.exports / f"{name}-{variant}"
     say(f"exporting {target.name} …")
@@ -68,7 +80,7 @@ def _export(workspace: Workspace, exporter: Exporter, name: str, truth: Golden, 
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
             try:
                 artifact = _write(exporter, name, source, route, folder, truth, [*notes, *failures])
-                error = None if unproved else _prove(artifact, exporter, source, truth)
+                error = None if unproved else _prove(artifact, exporter, source, truth, gates)
             except (ExportError, ArtifactError) as failure:  # ArtifactError: a file that its prover does not load or run
                 failures.append(f"route {route}: {failure}")
                 say(f"{target.name}: {failures[-1]}")
@@ -96,8 +108,8 @@ def _write(exporter: Exporter, name: str, source: Source, route: str, folder: Pa
     return write_artifact(folder, fields, *truth)
 
 
-def _prove(artifact: Artifact, exporter: Exporter, source: Source, truth: Golden) -> float:
-    """max |Δ logit| against float64 PyTorch on golden images. Raises ExportError when it is beyond the recipe's gate."""
+def _prove(artifact: Artifact, exporter: Exporter, source: Source, truth: Golden, gates: Gates) -> float:
+    """max |Δ logit| against float64 PyTorch on golden images. Raises ExportError when it is beyond its gate (see gates.py)."""
     images, logits = (array[: exporter.proofs] for array in truth)
     session = find_runtime(exporter.prover).open(artifact)
     try:
@@ -105,10 +117,10 @@ def _prove(artifact: Artifact, exporter: Exporter, source: Source, truth: Golden
     finally:
         session.close()
     error = float(np.abs(found - logits).max())
-    gate = source.checkpoint.recipe.gates.of(source.precision)
-    if not error <= gate.max_abs_logit:  # also when it is NaN
+    gate = allowed(gates, source.checkpoint, artifact.manifest, float(np.abs(logits).max()))
+    if gate.max_abs_logit is not None and not error <= gate.max_abs_logit:  # also when it is NaN
         raise ExportError(
             f"the converted file does not compute what PyTorch computes: max |Δ logit| {error:.3g} on {len(images)} golden "
-            f"images ({exporter.prover}; allowed {gate.max_abs_logit:g} for {source.precision})"
+            f"images ({exporter.prover}; allowed {gate.max_abs_logit:.3g}: {gate.why}). What is wrong, and where: toolkit debug"
         )
     return error

@@ -11,7 +11,7 @@ from toolkit.errors import DataError, ToolkitError
 from toolkit.report.tables import NONE, Table, plural, table
 
 if TYPE_CHECKING:
-    from toolkit.validation.result import RuntimeRow, ValidationResult
+    from toolkit.validation.result import ValidationResult
 
 MOST_PICTURES = 48
 
@@ -50,19 +50,11 @@ class Curves:
     test_accuracy: list[float]
 
 
-def exact_interval(correct: int, images: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Clopper and Pearson (1934): covers at least `confidence`, also close to 100 %, where the normal one fails."""
-    from scipy.stats import binomtest
-
-    interval = binomtest(correct, images).proportion_ci(confidence, method="exact")
-    return float(interval.low), float(interval.high)
-
-
 def check(result: "ValidationResult") -> None:
     """A file that was edited by hand must not end in a traceback, nor in a wrong matrix. Raises ToolkitError."""
     images, classes = len(result.test_labels), len(result.class_labels)
     lengths = {len(result.test_indices), len(result.reference_predictions), images}
-    labels = [*result.test_labels, *result.reference_predictions, *(label for row in result.rows for label in row.predictions)]
+    labels = [*result.test_labels, *result.reference_predictions, *(label for row in result.rows for label in row.changed.values())]
     changed = {index for row in result.rows for index in row.changed}
     sound = all(0 <= label < classes for label in labels) and all(0 <= index < result.test_images for index in result.test_indices)
     if len(lengths) > 1 or not sound or not changed <= set(result.test_indices):
@@ -104,18 +96,15 @@ def galleries(result: "ValidationResult", data_dir: Path | None) -> tuple[Galler
 
     mistakes = Gallery("Misclassified by PyTorch fp32 on the CPU", "true → predicted", digits(wrong, true, reference), len(wrong))
     changes = [
-        Gallery(f"{row.artifact} on {row.runtime}", "PyTorch → this runtime", digits(row.changed, reference, _by_index(result, row)),
-                len(row.changed))
+        Gallery(
+            f"{row.artifact} on {row.runtime}",
+            "PyTorch → this runtime",
+            digits(list(row.changed), reference, row.changed),
+            len(row.changed),
+        )
         for row in changing
-    ]  # fmt: skip
+    ]
     return mistakes, changes, problem
-
-
-def _by_index(result: "ValidationResult", row: "RuntimeRow") -> dict[int, int] | None:
-    """Test index → prediction. None for a row that saw a part of the images: it does not record which."""
-    if len(row.predictions) != len(result.test_indices):
-        return None
-    return dict(zip(result.test_indices, row.predictions, strict=True))
 
 
 def _images(result: "ValidationResult", data_dir: Path | None) -> tuple[Any, str | None]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from toolkit.artifact import Artifact
 from toolkit.report import tables
-from toolkit.report.findings import Gallery, check, confusion, curves, exact_interval, galleries
+from toolkit.report.findings import Gallery, check, confusion, curves, galleries
 from toolkit.report.plots import Chart, latency_chart, training_charts
 from toolkit.report.sources import Missing, Part, Sources
 from toolkit.report.tables import Table, table
@@ -78,6 +78,8 @@ def _test_accuracy(metrics: dict[str, float]) -> str:
     """Of the saved file on the CPU. The interval is what a test set of this size can tell."""
     if "test_correct" not in metrics or "test_images" not in metrics:
         return "not measured yet: run `toolkit train` to its end"
+    from toolkit.validation.statistics import exact_interval
+
     correct, images = int(metrics["test_correct"]), int(metrics["test_images"])
     low, high = exact_interval(correct, images)
     return (
@@ -110,10 +112,10 @@ def _accuracy(validation: "ValidationResult | Missing") -> Section:
     title = "Accuracy and parity"
     if isinstance(validation, Missing):
         return Section("accuracy", title, missing=validation.why)
-    notes = [tables.verdict_line(validation)]
+    notes = [tables.verdict_line(validation), *tables.breach_lines(validation)]
     if any(row.images != len(validation.test_indices) for row in validation.rows):
         notes.append("A slow runtime saw fewer images, the same share of every class; its Δ is against PyTorch on those images.")
-    return Section("accuracy", title, tables=[tables.validation_table(validation)], notes=notes)
+    return Section("accuracy", title, tables=tables.validation_tables(validation), notes=notes)
 
 
 def _predictions(sources: Sources, data_dir: Path | None) -> list[Section]:

@@ -58,26 +58,71 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
-def verdict(row: "RuntimeRow") -> str:
-    if row.breaches:
+def verdict(result: "ValidationResult", row: "RuntimeRow") -> str:
+    if any((check.artifact, check.runtime) in {(row.artifact, row.runtime), (row.artifact, None)} for check in result.breaches):
         return "FAIL"
-    return "reference" if row.allowed_changed is None else "pass"
+    return "reference" if row.is_reference else "pass"
 
 
-def validation_table(result: "ValidationResult") -> Table:
-    """One row for each artifact and runtime; what could not run is not in it (see unavailable_lines)."""
-    columns = ("artifact", "runtime", "images*", "accuracy (%)*", "Δ accuracy (points)*", "changed*", "max |Δ logit|*",
-               "gate: changed / |Δ logit|", "verdict")  # fmt: skip
+def validation_tables(result: "ValidationResult") -> list[Table]:
+    """Decisions, numbers and checks; what could not run is in none of them (see unavailable_lines)."""
+    return [_decisions(result), _numbers(result), _checks(result)]
+
+
+def _decisions(result: "ValidationResult") -> Table:
+    columns = ("artifact", "runtime", "images*", "accuracy (%)*", "Δ accuracy (points) [95 %]*", "changed*", "allowed*", "verdict")
+    rows = []
+    for row in result.rows:
+        low, high = row.figures.difference_interval
+        change = f"{signed(100 * (row.figures.accuracy - row.figures.reference_accuracy))} [{signed(100 * low)}, {signed(100 * high)}]"
+        allowed = NONE if row.allowed_changed is None else f"{row.allowed_changed}"
+        rows.append((row.artifact, row.runtime, str(row.images), percent(row.figures.accuracy), NONE if row.is_reference else change,
+                     str(len(row.changed)), allowed, verdict(result, row)))  # fmt: skip
+    extent = f"{result.test_images}" if result.limit is None else f"{len(result.test_indices)} of {result.test_images} (--limit)"
+    return table(f"Decisions of {result.model} on {result.dataset}, {extent} test images, against PyTorch fp32", columns, rows)
+
+
+def _numbers(result: "ValidationResult") -> Table:
+    columns = ("artifact", "runtime", "max |Δ logit|*", "allowed*", "p99.9*", "mean*", "SNR (dB)*", "max |Δ prob.|*", "KL*", "ECE (%)*",
+               "golden, against float64*")  # fmt: skip
     rows = [
         (
-            row.artifact, row.runtime, str(row.images), percent(row.accuracy), signed(100 * (row.accuracy - row.reference_accuracy)),
-            str(len(row.changed)), f"{row.max_abs_logit:.3g}",
-            NONE if row.allowed_changed is None else f"≤ {row.allowed_changed} / ≤ {row.allowed_abs_logit:g}", verdict(row),
+            row.artifact, row.runtime, _short(each.max_abs_logit), _short(row.allowed_abs_logit), _short(each.p999_abs_logit),
+            _short(each.mean_abs_logit), f"{each.snr_db:.1f}", _short(each.max_abs_probability), _short(each.kl), percent(each.ece),
+            _short(row.golden_abs_logit),
         )
         for row in result.rows
+        for each in [row.figures]
     ]  # fmt: skip
-    extent = f"{result.test_images}" if result.limit is None else f"{len(result.test_indices)} of {result.test_images} (--limit)"
-    return table(f"Accuracy and parity of {result.model} on {result.dataset}, {extent} test images, against PyTorch fp32", columns, rows)
+    return table("Logits against PyTorch fp32 on the test images, and on the golden ones against PyTorch float64", columns, rows)
+
+
+def _short(value: float | None) -> str:
+    return NONE if value is None else f"{value:.2g}"
+
+
+def _checks(result: "ValidationResult") -> Table:
+    """How many of each level passed."""
+    from toolkit.validation.result import LEVELS
+
+    pairs = dict.fromkeys((check.artifact, check.runtime) for check in result.checks)
+    rows = []
+    for artifact, runtime in pairs:
+        cells = []
+        for level in LEVELS:
+            members = [each for each in result.checks if (each.artifact, each.runtime, each.level) == (artifact, runtime, level)]
+            cells.append(f"{sum(each.passed for each in members)} of {len(members)}" if members else NONE)
+        rows.append((artifact, runtime or "(the file itself)", *cells))
+    return table("Checks passed, cheapest level first", ("artifact", "runtime", *(f"{level}*" for level in LEVELS)), rows)
+
+
+def breach_lines(result: "ValidationResult") -> list[str]:
+    """What failed, what was allowed and why, and what is known of the cause."""
+    return [
+        f"FAILED: {each.artifact}{f' on {each.runtime}' if each.runtime else ''}, {each.level}: {each.name}: {each.figure}; "
+        f"allowed {each.gate} ({each.why}){f'. {each.detail}' if each.detail else ''}"
+        for each in result.breaches
+    ]
 
 
 def unavailable_lines(unavailable: "Sequence[Unavailable]") -> list[str]:
@@ -86,12 +131,16 @@ def unavailable_lines(unavailable: "Sequence[Unavailable]") -> list[str]:
 
 def verdict_line(result: "ValidationResult") -> str:
     """PASSED or FAILED first, then why. Nothing but what was compared can pass."""
-    breached = [f"{row.artifact} on {row.runtime}: {'; '.join(row.breaches)}" for row in result.rows if row.breaches]
-    compared = sum(row.allowed_changed is not None for row in result.rows)
+    compared = sum(row.proves for row in result.rows)
     left_out = f"; {len(result.unavailable)} not run here" if result.unavailable else ""
     if result.passed:
-        return f"PASSED: {plural(compared, 'comparison')} with PyTorch within the gates{left_out}"
-    return "FAILED: " + (" | ".join(breached) or f"nothing was compared with PyTorch{left_out}")
+        return f"PASSED: {plural(len(result.checks), 'check')}, {plural(compared, 'comparison')} with PyTorch{left_out}"
+    failed = (
+        f"{plural(len(result.breaches), 'check')} of {len(result.checks)} failed"
+        if result.breaches
+        else "nothing was compared with PyTorch"
+    )
+    return f"FAILED: {failed}{left_out}"
 
 
 def bench_table(result: "BenchResult") -> Table:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from toolkit.predict import PredictResult
     from toolkit.report.report import ReportResult
     from toolkit.training.train import TrainResult
+    from toolkit.validation.evidence import VerifyResult
     from toolkit.validation.result import ValidationResult
 
 LOG_WIDTH = 100_000  # a log has no right edge: no cell is folded there, and nothing is ever cut
@@ -87,9 +88,22 @@ def _exported(results: "list[ExportResult]") -> Iterable[Part]:
 
 
 def _validated(result: "ValidationResult") -> Iterable[Part]:
-    yield tables.validation_table(result)
+    yield from tables.validation_tables(result)
+    yield from tables.breach_lines(result)
     yield from _listed(tables.NOT_RUN, tables.unavailable_lines(result.unavailable))
     yield tables.verdict_line(result)
+
+
+def _verified(result: "VerifyResult") -> Iterable[Part]:
+    rows = [(each.artifact, each.name, each.figure, each.gate, "pass" if each.passed else "FAIL") for each in result.checks]
+    yield table(f"Evidence of {result.folder}", ("what", "check", "found", "expected", "verdict"), rows)
+    yield from (f"FAILED: {each.artifact}: {each.name}: {each.detail}" for each in result.checks if each.detail)
+    yield from _listed("not checked here (not counted as passed)", result.not_checked)
+    names = sorted(result.versions_then.keys() | result.versions_now.keys())
+    differ = [f"{name}: {result.versions_then.get(name, 'none')} then, {result.versions_now.get(name, 'none')} here" for name in names
+              if result.versions_then.get(name) != result.versions_now.get(name)]  # fmt: skip
+    yield from _listed("another environment than the one it was validated in", differ)
+    yield f"PASSED: {tables.plural(len(result.checks), 'check')}" if result.passed else "FAILED: this is not what was validated"
 
 
 def _benched(result: "BenchResult") -> Iterable[Part]:
@@ -143,6 +157,7 @@ RENDERERS: dict[str, Callable[[Any], Iterable[Part]]] = {
     "TrainResult": _trained,
     "ExportResult": _exported,  # a list of them
     "ValidationResult": _validated,
+    "VerifyResult": _verified,
     "BenchResult": _benched,
     "ReportResult": _reported,
     "PredictResult": _predicted,

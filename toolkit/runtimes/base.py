@@ -46,6 +46,7 @@ class Runtime:
     reads: str  # a format
     is_device: bool = True
     batch: int = 1  # images a call that serve it well when latency is not the question
+    precision: str | None = None  # what it computes in, where that is not the artifact's own precision
     most_images: int | None = None  # slow ones validate on a stratified subset of so many, and say so
     options: dict[str, Any] = field(default_factory=dict)
 

@@ -8,6 +8,10 @@ from toolkit.runtimes.base import Runtime
 _HOME = "toolkit.runtimes"
 _TABLE = (
     Runtime(id="torch-cpu", module=f"{_HOME}.torch", reads="torch", batch=250, options={"device": "cpu"}),
+    Runtime(
+        id="torch-cpu-bf16", module=f"{_HOME}.torch", reads="torch", batch=250, precision="bf16",
+        options={"device": "cpu", "dtype": "bfloat16"},
+    ),
     Runtime(id="torch-mps", module=f"{_HOME}.torch", reads="torch", batch=250, options={"device": "mps"}),
     Runtime(id="torch-cuda", module=f"{_HOME}.torch", reads="torch", batch=250, options={"device": "cuda"}),
     Runtime(id="onnxruntime-cpu", module=f"{_HOME}.onnxruntime", reads="onnx", batch=250, options={"provider": "CPUExecutionProvider"}),
@@ -20,7 +24,7 @@ _TABLE = (
     Runtime(id="coreml-reference", module=f"{_HOME}.reference", reads="coreml", is_device=False, batch=100),
     Runtime(id="coreai", module=f"{_HOME}.coreai", reads="coreai", is_device=False, most_images=100),
     Runtime(id="null", module=f"{_HOME}.null", reads="torch", batch=250),
-)
+)  # fmt: skip
 RUNTIMES = {runtime.id: runtime for runtime in _TABLE}
 
 

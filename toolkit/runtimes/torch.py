@@ -1,4 +1,4 @@
-"""torch-cpu, torch-mps, torch-cuda: the checkpoint itself, in fp32."""
+"""torch-cpu, torch-mps, torch-cuda: the checkpoint itself in fp32; torch-cpu-bf16: every weight and result in bfloat16."""
 
 from importlib import metadata
 
@@ -14,7 +14,7 @@ from toolkit.runtimes.base import Session, images_of
 from toolkit.tensors import LOGITS, PROBABILITIES, Batch
 
 
-def why_not(device: str) -> str | None:
+def why_not(device: str, dtype: str = "float32") -> str | None:
     import_torchvision()  # here, so that its import is not measured as part of loading a model
     return BACKENDS[device].why_not()
 
@@ -23,24 +23,24 @@ def version() -> str:
     return metadata.version("torch")
 
 
-def open_session(artifact: Artifact, threads: int | None, device: str) -> Session:
+def open_session(artifact: Artifact, threads: int | None, device: str, dtype: str = "float32") -> Session:
     if threads is not None:
         torch.set_num_threads(threads)
     if device == "cuda":
         torch.backends.cudnn.allow_tf32 = False  # PyTorch's default rounds convolutions to 10 bits: that is not fp32
-    return TorchSession(artifact, BACKENDS[device].torch_device)
+    return TorchSession(artifact, BACKENDS[device].torch_device, getattr(torch, dtype))
 
 
 class TorchSession:
-    def __init__(self, artifact: Artifact, torch_device: str) -> None:
-        self.artifact, self.torch_device = artifact, torch_device
-        self.model = WithProbabilities(from_checkpoint(Checkpoint.open(artifact.folder))).eval().to(torch_device)
+    def __init__(self, artifact: Artifact, torch_device: str, dtype: torch.dtype = torch.float32) -> None:
+        self.artifact, self.torch_device, self.dtype = artifact, torch_device, dtype
+        self.model = WithProbabilities(from_checkpoint(Checkpoint.open(artifact.folder))).eval().to(torch_device, dtype)
 
     @torch.inference_mode()
     def __call__(self, batch: Batch) -> Batch:
-        images = torch.from_numpy(np.array(images_of(batch, self.artifact))).to(self.torch_device)  # a copy: read-only arrays are welcome
-        logits, probabilities = self.model(images)
-        return {LOGITS: logits.cpu().numpy(), PROBABILITIES: probabilities.cpu().numpy()}  # .cpu() waits for the device
+        images = torch.from_numpy(np.array(images_of(batch, self.artifact)))  # a copy: read-only arrays are welcome
+        logits, probabilities = self.model(images.to(self.torch_device, self.dtype))
+        return {LOGITS: logits.cpu().float().numpy(), PROBABILITIES: probabilities.cpu().float().numpy()}  # .cpu() waits for the device
 
     def placement(self) -> tuple[str, ...]:
         return (self.torch_device,)

@@ -1,6 +1,8 @@
-"""Is the file that ships the model that was trained? The test set through every runtime, image by image, against gates."""
+"""Is the file that ships the model that was trained? Level by level through every runtime, image by image, against gates."""
 
-from toolkit.validation.result import RuntimeRow, Unavailable, ValidationResult
+from toolkit.validation.evidence import VerifyResult, verify
+from toolkit.validation.result import Check, Figures, RuntimeRow, Unavailable, ValidationResult
+from toolkit.validation.run import Limits
 from toolkit.validation.validate import REPORT, validate
 
-__all__ = ["REPORT", "RuntimeRow", "Unavailable", "ValidationResult", "validate"]
+__all__ = ["REPORT", "Check", "Figures", "Limits", "RuntimeRow", "Unavailable", "ValidationResult", "VerifyResult", "validate", "verify"]

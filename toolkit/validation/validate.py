@@ -1,106 +1,237 @@
-"""The verb: checkpoint and artifacts through their runtimes, compared with PyTorch fp32 on the CPU."""
+"""The verb: is each file the model that was trained? Level by level, cheapest first, through every runtime there is."""
 
+import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from toolkit.artifact import Artifact
 from toolkit.checkpoint import Checkpoint
 from toolkit.data import Dataset, load, stratified_subset
 from toolkit.environment import describe
 from toolkit.errors import ArtifactError
+from toolkit.gates import allowed
+from toolkit.golden import golden
+from toolkit.networks import Classifier, from_checkpoint
 from toolkit.progress import progress
-from toolkit.recipe import Recipe
+from toolkit.recipe import Gates, Recipe
 from toolkit.runtimes import RUNTIMES, Runtime, select
-from toolkit.selection import artifacts_of
-from toolkit.tensors import IMAGE, LOGITS
-from toolkit.validation.result import RuntimeRow, Unavailable, ValidationResult
+from toolkit.validation import evidence, files, hypotheses, judge, pictures
+from toolkit.validation.cache import Cache
+from toolkit.validation.result import REFERENCE, Check, RuntimeRow, Unavailable, ValidationResult
+from toolkit.validation.run import Limits, answers_or_reason
+from toolkit.validation.worker import Answers, Job
 from toolkit.workspace import Workspace, write_text
 
 REPORT = "validation.json"
-REFERENCE = "torch-cpu"
+CACHE = ".cache/validation"
+EVALUATOR = "coreml-reference"
+Array = np.ndarray[Any, Any]
 
 
 def validate(
-    workspace: Workspace, *, runtimes: Sequence[str] | None = None, artifacts: Sequence[str] | None = None,
-    limit: int | None = None, data_dir: Path | None = None,
+    workspace: Workspace, *, runtimes: Sequence[str] | None = None, artifacts: Sequence[str] | None = None, limit: int | None = None,
+    data_dir: Path | None = None, isolate: bool = True, cache: bool = True, limits: Limits | None = None,
 ) -> ValidationResult:  # fmt: skip
-    """Compares and writes reports/validation.json. Raises ArtifactError when there is nothing that it could compare."""
+    """Compares and writes reports/validation.json. Raises ToolkitError where there is nothing to compare, or nothing to compare with.
+
+    `isolate`: each runtime in its own process, under `limits`. `cache`: answers to questions asked before are not computed again.
+    """
+    began = time.monotonic()
     chosen = select(runtimes)
-    checkpoint = Checkpoint.open(workspace.checkpoint)
-    found = artifacts_of(workspace, checkpoint, artifacts)
-    data = load(checkpoint.recipe.data.set, data_dir)
-    indices = stratified_subset(data.test_labels, limit or len(data.test_labels)).numpy()
-    reference = _logits(RUNTIMES[REFERENCE], Artifact.of_checkpoint(checkpoint), data, indices)
-    rows, unavailable = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        bench = _Bench.of(workspace, limit, data_dir, isolate, cache, limits or Limits(), Path(folder))
+        result = _result(workspace, bench, chosen, artifacts, limit, began)
+    write_text(workspace.reports / REPORT, result.model_dump_json(indent=1))
+    evidence.write(workspace, result, workspace.reports / REPORT)
+    return result
+
+
+def _result(
+    workspace: Workspace, bench: "_Bench", chosen: Sequence[Runtime], artifacts: Sequence[str] | None, limit: int | None, began: float
+) -> ValidationResult:
+    """All levels of all artifacts on all runtimes."""
+    rows, checks, unavailable = list[RuntimeRow](), list[Check](), list[Unavailable]()
+    found, broken = [Artifact.of_checkpoint(bench.checkpoint)], set[str]()
+    for folder in _folders(workspace, artifacts):
+        artifact, check = files.open_artifact(folder)
+        checks.append(check)
+        if artifact is None:
+            broken.add(folder.name)
+        else:
+            found.append(artifact)
+            checks += [*files.checks(artifact, bench.checkpoint), bench.golden_file(artifact)]
     for runtime in chosen:
         readable = [artifact for artifact in found if artifact.format == runtime.reads]
-        reason = runtime.why_not() if readable else f"there is no {runtime.reads} artifact: toolkit export --format {runtime.reads}"
+        reason = runtime.why_not() if readable else _no_artifact(runtime, broken)
         if reason is not None:
             ids: list[str | None] = [artifact.id for artifact in readable] or [None]
             unavailable += [Unavailable(artifact=each, runtime=runtime.id, reason=reason) for each in ids]
             continue
         for artifact in readable:
-            rows.append(_row(runtime, artifact, checkpoint.recipe, data, indices, reference))
-    if not rows:
+            row, judged = bench.compare(artifact, runtime)
+            rows += [row] if row is not None else []
+            checks += judged
+    checks += bench.agreements()
+    if not rows and not any(not check.passed for check in checks):
         raise ArtifactError("nothing could be validated here:\n  " + "\n  ".join(f"{u.runtime}: {u.reason}" for u in unavailable))
-    result = ValidationResult(
-        model=checkpoint.recipe.name, dataset=data.name, recipe_hash=checkpoint.recipe.hash,
-        checkpoint_sha256=checkpoint.card.weights_sha256, test_images=len(data.test_labels), limit=limit,
-        rows=rows, unavailable=unavailable, class_labels=list(data.classes), test_labels=data.test_labels[indices].tolist(),
-        test_indices=indices.tolist(), reference_predictions=reference.argmax(1).tolist(), environment=describe(),
-    )  # fmt: skip
-    write_text(workspace.reports / REPORT, result.model_dump_json(indent=1))
-    return result
-
-
-def _row(
-    runtime: Runtime, artifact: Artifact, recipe: Recipe, data: Dataset, indices: "np.ndarray[Any, Any]", reference: "np.ndarray[Any, Any]"
-) -> RuntimeRow:
-    """One artifact through one runtime; slow runtimes see a stratified subset, which the row says by its `images`."""
-    if runtime.most_images is not None and len(indices) > runtime.most_images:
-        kept = stratified_subset(data.test_labels[indices], runtime.most_images).numpy()
-        indices, reference = indices[kept], reference[kept]
-    started = time.monotonic()
-    logits = reference if runtime.id == REFERENCE else _logits(runtime, artifact, data, indices)  # not twice the same
-    labels = data.test_labels[indices].numpy()
-    predictions, expected = logits.argmax(1), reference.argmax(1)
-    changed = indices[predictions != expected].tolist()
-    error = float(np.abs(logits - reference).max())
-    allowed: dict[str, Any] = {"allowed_changed": None, "allowed_abs_logit": None}
-    breaches = [] if np.isfinite(logits).all() else [f"{int((~np.isfinite(logits)).sum())} logits are NaN or Inf"]
-    if runtime.id != REFERENCE:
-        gate = recipe.gates.of(artifact.manifest.precision)
-        allowed = {"allowed_changed": gate.max_changed * len(indices) // 10_000, "allowed_abs_logit": gate.max_abs_logit}
-        if len(changed) > allowed["allowed_changed"]:
-            breaches.append(f"{len(changed)} predictions changed, allowed {allowed['allowed_changed']} of {len(indices)}")
-        if not error <= gate.max_abs_logit:
-            breaches.append(f"max |Δ logit| {error:.3g}, allowed {gate.max_abs_logit:g}")
-    return RuntimeRow(
-        artifact=artifact.id, runtime=runtime.id, precision=artifact.manifest.precision, images=len(indices),
-        accuracy=float((predictions == labels).mean()), reference_accuracy=float((expected == labels).mean()),
-        changed=changed, max_abs_logit=error, breaches=breaches, seconds=time.monotonic() - started,
-        predictions=predictions.tolist(), **allowed,
+    data, card = bench.data, bench.checkpoint.card
+    return ValidationResult(
+        model=bench.checkpoint.recipe.name, dataset=data.name, data_sha256=data.test_sha256(), recipe_hash=card.recipe_hash,
+        checkpoint_sha256=card.weights_sha256, seed=card.seed, test_images=len(data.test_labels), limit=limit, rows=rows, checks=checks,
+        unavailable=unavailable, artifacts={each.id: each.manifest.files for each in found}, class_labels=list(data.classes),
+        test_labels=data.test_labels[bench.indices].tolist(), test_indices=bench.indices.tolist(),
+        reference_predictions=bench.reference.logits.argmax(1).tolist(), seconds=time.monotonic() - began, environment=describe(),
     )  # fmt: skip
 
 
-def _logits(runtime: Runtime, artifact: Artifact, data: Dataset, indices: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
-    """(N, classes) float32, in the order of `indices`."""
-    images = data.test_images.numpy()
-    session = runtime.open(artifact)
-    parts = []
-    try:
-        with progress(f"{artifact.id} on {runtime.id}", len(indices)) as update:
-            for start in range(0, len(indices), runtime.batch):
-                chunk = indices[start : start + runtime.batch]
-                logits = session({IMAGE: images[chunk].astype(np.float32)})[LOGITS]
-                if logits.shape != (len(chunk), len(data.classes)):
-                    raise ArtifactError(f"{artifact.id} on {runtime.id} gave logits {logits.shape} for {len(chunk)} images")
-                parts.append(logits)
-                update(start + len(chunk))
-    finally:
-        session.close()
-    return np.concatenate(parts)
+def _folders(workspace: Workspace, names: Sequence[str] | None) -> list[Path]:
+    """Those under exports/, or the named ones. Raises ArtifactError for a name that is not there."""
+    there = {path.name: path for path in sorted(workspace.exports.glob("*")) if path.is_dir() and not path.name.startswith(".")}
+    if unknown := [name for name in names or [] if name not in there]:
+        raise ArtifactError(f"there is no artifact {unknown[0]!r} in {workspace.exports}; there are: {', '.join(there) or 'none'}")
+    return [path for name, path in there.items() if name in (names or there)]
+
+
+def _no_artifact(runtime: Runtime, broken: set[str]) -> str:
+    damaged = sorted(name for name in broken if name.startswith(f"{runtime.reads}-"))
+    if damaged:
+        return f"{', '.join(damaged)} cannot be used: see the checks of its files"
+    return f"there is no {runtime.reads} artifact: toolkit export --format {runtime.reads}"
+
+
+@dataclass
+class _Bench:
+    """What every comparison needs: the checkpoint, the images, PyTorch's own answers, and how to ask others."""
+
+    checkpoint: Checkpoint
+    classifier: Classifier
+    gates: Gates
+    data: Dataset
+    indices: Array
+    golden: tuple[Array, Array]
+    picture_pixels: Array
+    picture_files: dict[str, Path]
+    cache: Cache
+    isolate: bool
+    limits: Limits
+    folder: Path
+    reference: Answers
+    asked: dict[tuple[str, str], tuple[judge.Case, Answers]] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, workspace: Workspace, limit: int | None, data_dir: Path | None, isolate: bool, cache: bool, limits: Limits, folder: Path
+    ) -> "_Bench":
+        checkpoint = Checkpoint.open(workspace.checkpoint)
+        data = load(checkpoint.recipe.data.set, data_dir)
+        indices = stratified_subset(data.test_labels, limit or len(data.test_labels)).numpy()
+        classifier = from_checkpoint(checkpoint)
+        gray = data.test_images.shape[1] == 1  # pictures are read as gray
+        written, pixels = pictures.write(data.test_images[:64].numpy(), folder) if gray else ({}, np.empty((0, 1, 1, 1)))
+        self = cls(
+            checkpoint, classifier, Recipe.read(workspace.recipe).gates, data, indices, golden(classifier, data), pixels, written,
+            Cache(workspace.folder / CACHE if cache else None), isolate, limits, folder, reference=None,  # type: ignore[arg-type]
+        )  # fmt: skip
+        answers, _ = self.ask(Artifact.of_checkpoint(checkpoint), RUNTIMES[REFERENCE], indices)
+        if isinstance(answers, str):
+            raise ArtifactError(f"PyTorch itself gives no logits to compare with: {answers}")
+        self.reference = answers
+        return self
+
+    def golden_file(self, artifact: Artifact) -> Check:
+        """golden.npz against the checkpoint in float64."""
+        try:
+            images, _ = artifact.golden()
+        except ArtifactError as error:
+            return Check(
+                level="golden", name="golden outputs are those of the checkpoint", artifact=artifact.id, runtime=None, passed=False,
+                figure="not readable", gate="readable", why="they prove the file wherever it goes", detail=str(error),
+            )  # fmt: skip
+        return files.golden_file(artifact, self.double(images))
+
+    def double(self, images: Array) -> Array:
+        """(N, classes) float64."""
+        known, logits = self.golden
+        if np.array_equal(known, images):
+            return logits
+        with torch.inference_mode():
+            return from_checkpoint(self.checkpoint).double()(torch.from_numpy(images).double()).numpy()  # type: ignore[no-any-return]
+
+    def ask(self, artifact: Artifact, runtime: Runtime, indices: Array) -> tuple[Answers | str, bool]:
+        """(answers or why there are none, whether they were known before)."""
+        images = self.data.test_images[indices].numpy()
+        place = self.cache.path(artifact, runtime, images, self.golden[0])
+        if (known := self.cache.find(place)) is not None:
+            return known, True
+        golden_path = self.folder / "golden.npy"
+        np.save(golden_path, self.golden[0])
+        job = Job(
+            folder=str(artifact.folder.absolute()), runtime=runtime.id, golden=str(golden_path),
+            pictures=tuple(map(str, self.picture_files.values())), threads=None if self.limits.jobs == 1 else 1,
+        )  # fmt: skip
+        with progress(f"{artifact.id} on {runtime.id}", len(images)) as update:
+            answers = answers_or_reason(job, images, self.limits, self.isolate, update)
+        if isinstance(answers, Answers):
+            self.cache.keep(place, answers)
+        return answers, False
+
+    def compare(self, artifact: Artifact, runtime: Runtime) -> tuple[RuntimeRow | None, list[Check]]:
+        """One artifact through one runtime; slow runtimes see a stratified subset, which the row says by its `indices`."""
+        places = np.arange(len(self.indices))
+        if runtime.most_images is not None and len(places) > runtime.most_images:
+            places = stratified_subset(self.data.test_labels[self.indices], runtime.most_images).numpy()
+        indices = self.indices[places]
+        if runtime.id == REFERENCE:
+            answers, cached = self.reference, False  # not twice the same
+        else:
+            asked, cached = self.ask(artifact, runtime, indices)
+            if isinstance(asked, str):
+                return None, [_lost(artifact, runtime, asked)]
+            answers = asked
+        case = self.case(artifact, runtime, places)
+        self.asked[artifact.id, runtime.id] = case, answers
+        row = judge.row(case, answers, cached)
+        return row, [_ended(artifact, runtime), *judge.checks(case, answers, row)]
+
+    def agreements(self) -> list[Check]:
+        """Apple's runtimes against our evaluator, where both ran: the evaluator judges where Apple's runtimes are not."""
+        pairs = [(key, (key[0], EVALUATOR)) for key in self.asked if key[1].startswith("coreml-") and key[1] != EVALUATOR]
+        return [judge.agreement(*self.asked[own], self.asked[other][1]) for own, other in pairs if other in self.asked]
+
+    def case(self, artifact: Artifact, runtime: Runtime, places: Array) -> judge.Case:
+        reference = self.reference.logits[places]
+        images, truth = self.golden
+        precision = runtime.precision or artifact.manifest.precision
+
+        def gate(logits: Array) -> Any:
+            return allowed(self.gates, self.checkpoint, artifact.manifest, float(np.abs(logits).max()), precision)
+
+        return judge.Case(
+            artifact=artifact.id, runtime=runtime.id, precision=precision, indices=self.indices[places],
+            whole=len(places) == len(self.indices), labels=self.data.test_labels[self.indices[places]].numpy(), reference=reference,
+            golden=truth, pictures=self._of_pictures(), picture_kinds=tuple(self.picture_files), gate=gate(reference),
+            golden_gate=gate(truth), explain=lambda found: hypotheses.name(self.classifier, images, found, truth),
+        )  # fmt: skip
+
+    def _of_pictures(self) -> Array:
+        if not self.picture_files:
+            return np.empty((0, len(self.data.classes)))
+        with torch.inference_mode():
+            return self.classifier(torch.from_numpy(self.picture_pixels)).numpy()  # type: ignore[no-any-return]
+
+
+def _ended(artifact: Artifact, runtime: Runtime) -> Check:
+    return Check(
+        level="golden", name="runs to the end", artifact=artifact.id, runtime=runtime.id, passed=True, figure="yes", gate="yes",
+        why="in a process of its own, watched",
+    )  # fmt: skip
+
+
+def _lost(artifact: Artifact, runtime: Runtime, reason: str) -> Check:
+    return _ended(artifact, runtime).model_copy(update={"passed": False, "figure": "no", "detail": reason})

@@ -1,0 +1,193 @@
+"""The gate's own test: every fault planted in a copy, judged, and counted. A gate that cannot fail proves nothing."""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict
+
+from toolkit.artifact import MANIFEST, Artifact
+from toolkit.checkpoint import Checkpoint
+from toolkit.environment import describe
+from toolkit.errors import ArtifactError, ToolkitError
+from toolkit.faults.fault import BOTH, Fault, NotApplicable, Planted, read_manifest
+from toolkit.faults.table import FAULTS
+from toolkit.progress import progress
+from toolkit.workspace import Workspace
+
+if TYPE_CHECKING:
+    from toolkit.validation import ValidationResult
+
+CRASHED = "crash"  # `by` of a fault that made the gate fall over: that is no diagnosis, and does not count as caught
+MOST_SAID = 400  # characters
+
+
+@dataclass(frozen=True)
+class Complaint:
+    """One thing that a judge found wrong: the name of its check, or of an error's type, and what it said."""
+
+    by: str
+    said: str
+
+
+Judge = Callable[[Workspace, str, int | None, Path | None], list[Complaint]]  # workspace, artifact, limit, data_dir
+Diagnose = Callable[[Workspace, str, Planted], str | None]  # what a debugger says, where that names the fault; else None
+
+
+class SelfTestRow(BaseModel):
+    """One fault in one artifact. `named`: what was said (or a debugger found) names where the fault lies."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    fault: str
+    artifact: str
+    stage: str
+    caught: bool
+    by: str  # the check, or the type of the error; empty where nothing was found
+    named: bool
+    where: str
+    said: str
+    seconds: float
+
+
+class Skipped(BaseModel):
+    """A fault that this artifact has no place for."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    fault: str
+    artifact: str
+    reason: str
+
+
+class SelfTestResult(BaseModel):
+    """`kill_rate`: caught, as a share of 1 of what was planted."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    rows: list[SelfTestRow]
+    not_applicable: list[Skipped]
+    kill_rate: float
+    environment: dict[str, str]
+
+
+def self_test(
+    workspace: Workspace, *, artifacts: Sequence[str] | None = None, limit: int | None = None, data_dir: Path | None = None,
+    faults: Iterable[str] | None = None, judge: Judge | None = None, diagnose: Diagnose | None = None,
+) -> SelfTestResult:  # fmt: skip
+    """Plants every fault (or the named ones) in every artifact (or the named ones); the workspace itself is only read.
+
+    Raises ToolkitError when the gate fails on an unharmed copy: then nothing that it catches means anything.
+    """
+    judge = judge or judge_by_validation
+    checkpoint = Checkpoint.open(workspace.checkpoint)
+    chosen = _chosen(faults)
+    there = sorted(path.parent.name for path in workspace.exports.glob(f"*/{MANIFEST}") if not path.parent.name.startswith("."))
+    names = [name for name in there if not artifacts or name in artifacts]
+    if not names or set(artifacts or ()) - set(there):
+        raise ArtifactError(
+            f"no artifact {', '.join(artifacts or ('at all',))} in {workspace.exports}; there are: {', '.join(there) or 'none'}"
+        )
+    rows: list[SelfTestRow] = []
+    skipped: list[Skipped] = []
+    with progress("planting faults", len(names) * len(chosen), unit="faults") as update, tempfile.TemporaryDirectory() as answers:
+        cache = Path(answers)
+        for number, name in enumerate(names):
+            form = _control(workspace, name, judge, limit, data_dir, cache)
+            for count, fault in enumerate(chosen, start=number * len(chosen)):
+                update(count)
+                try:
+                    rows.append(_row(workspace, name, form, fault, checkpoint, judge, diagnose, limit, data_dir, cache))
+                except NotApplicable as reason:
+                    skipped.append(Skipped(fault=fault.id, artifact=name, reason=str(reason)))
+    return SelfTestResult(
+        model=checkpoint.recipe.name, rows=rows, not_applicable=skipped,
+        kill_rate=sum(row.caught for row in rows) / len(rows) if rows else 0.0, environment=describe(),
+    )  # fmt: skip
+
+
+def _chosen(faults: Iterable[str] | None) -> list[Fault]:
+    wanted = list(FAULTS) if faults is None else list(faults)
+    if unknown := [name for name in wanted if name not in FAULTS]:
+        raise ToolkitError(f"there is no fault {unknown[0]!r}; there are {', '.join(FAULTS)}")
+    return [FAULTS[name] for name in wanted]
+
+
+def _control(workspace: Workspace, name: str, judge: Judge, limit: int | None, data_dir: Path | None, cache: Path) -> str:
+    """The artifact's format. Raises ToolkitError when an unharmed copy does not pass."""
+    with copied(workspace, name, cache) as copy:
+        complaints = _heard(judge, copy, name, limit, data_dir)
+        if complaints:
+            said = "; ".join(f"{each.by}: {each.said}" for each in complaints)[:MOST_SAID]
+            raise ToolkitError(f"the gate fails on an unharmed copy of {name}, so what it catches means nothing: {said}")
+        return Artifact.open(copy.exports / name).format
+
+
+def _row(
+    workspace: Workspace, name: str, form: str, fault: Fault, checkpoint: Checkpoint, judge: Judge, diagnose: Diagnose | None,
+    limit: int | None, data_dir: Path | None, cache: Path,
+) -> SelfTestRow:  # fmt: skip
+    if form not in fault.formats:
+        raise NotApplicable(f"not planted in {form} files")
+    started = time.monotonic()
+    with copied(workspace, name, cache) as copy:
+        planted = fault.plant(copy.exports / name, checkpoint)
+        complaints = _heard(judge, copy, name, limit, data_dir)
+        texts = [each.said for each in complaints]
+        named = any(planted.named_in(text) for text in texts)
+        if not named and diagnose is not None and (found := diagnose(copy, name, planted)) is not None:
+            named, texts = True, [found, *texts]
+        return SelfTestRow(
+            fault=fault.id, artifact=name, stage=fault.stage, caught=any(each.by != CRASHED for each in complaints),
+            by=", ".join(dict.fromkeys(each.by for each in complaints)), named=named, where=planted.where,
+            said=" | ".join(texts)[:MOST_SAID], seconds=time.monotonic() - started,
+        )  # fmt: skip
+
+
+@contextmanager
+def copied(workspace: Workspace, name: str, cache: Path | None = None) -> Iterator[Workspace]:
+    """A workspace of its own, with a copy of one artifact and the checkpoint; gone when the block ends.
+
+    `cache`: a folder of answers that several copies share, so that PyTorch's own are computed once.
+    """
+    with tempfile.TemporaryDirectory(prefix="toolkit-faults-") as folder:
+        home = Path(folder) / workspace.folder.name
+        home.mkdir()
+        shutil.copyfile(workspace.recipe, home / "recipe.toml")
+        (home / "checkpoint").symlink_to(workspace.checkpoint.resolve(), target_is_directory=True)
+        shutil.copytree(workspace.exports / name, home / "exports" / name)
+        if cache is not None:
+            (home / ".cache").symlink_to(cache, target_is_directory=True)
+        yield Workspace(home, home / "recipe.toml")
+
+
+def _heard(judge: Judge, workspace: Workspace, name: str, limit: int | None, data_dir: Path | None) -> list[Complaint]:
+    """What the judge finds; a ToolkitError is a finding, any other exception a fall."""
+    try:
+        return judge(workspace, name, limit, data_dir)
+    except ToolkitError as error:
+        return [Complaint(type(error).__name__, str(error).replace(str(workspace.folder), workspace.folder.name))]
+    except Exception as error:  # a gate that falls over a damaged file is what a self-test is there to find
+        return [Complaint(CRASHED, f"{type(error).__name__}: {error}")]
+
+
+def judge_by_validation(workspace: Workspace, name: str, limit: int | None, data_dir: Path | None) -> list[Complaint]:
+    """toolkit.validation on one artifact.
+
+    In this process, which is faster; but Core AI's runtime aborts on a file that is cut (std::bad_cast), so it gets its own.
+    """
+    from toolkit.validation import validate
+
+    isolate = read_manifest(workspace.exports / name).format not in BOTH
+    return complaints_of(validate(workspace, artifacts=[name], limit=limit, data_dir=data_dir, isolate=isolate))
+
+
+def complaints_of(result: "ValidationResult") -> list[Complaint]:
+    """A complaint for each check that failed."""
+    return [Complaint(check.name, f"{check.name}: {check.figure}. {check.detail}".strip()) for check in result.checks if not check.passed]

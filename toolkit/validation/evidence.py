@@ -1,0 +1,188 @@
+"""What a release rests on, and checking it again: `toolkit verify FOLDER` needs the folder, and no network.
+
+reports/evidence.json   sha256 of the data, the checkpoint, every file of every artifact and the report; seed, versions
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import ValidationError
+
+from toolkit.artifact import Artifact
+from toolkit.checkpoint import Checkpoint, sha256_of
+from toolkit.data import load
+from toolkit.environment import describe
+from toolkit.errors import DataError, ToolkitError
+from toolkit.gates import allowed
+from toolkit.recipe import Recipe, fault_rows
+from toolkit.runtimes import RUNTIMES
+from toolkit.tensors import IMAGE, LOGITS
+from toolkit.validation.result import Check, Frozen, Level, ValidationResult
+from toolkit.workspace import Workspace, write_text
+
+EVIDENCE = "evidence.json"
+MAX_EVIDENCE_BYTES = 16 << 20
+PROOFS = 8  # golden images that are run again
+
+
+class Evidence(Frozen):
+    """`artifacts`: name → file → sha256. `passed`: what validation said when it was written."""
+
+    schema_version: Literal[1] = 1
+    model: str
+    dataset: str
+    data_sha256: str
+    recipe_hash: str
+    checkpoint_sha256: str
+    seed: int
+    artifacts: dict[str, dict[str, str]]
+    report_sha256: str
+    passed: bool
+    versions: dict[str, str]
+
+
+class VerifyResult(Frozen):
+    """`not_checked`: what could not be, and why; never counted as passed."""
+
+    folder: str
+    checks: list[Check]
+    not_checked: list[str]
+    versions_then: dict[str, str]
+    versions_now: dict[str, str]
+
+    @property
+    def passed(self) -> bool:
+        return bool(self.checks) and all(check.passed for check in self.checks)
+
+
+def write(workspace: Workspace, result: ValidationResult, report: Path) -> None:
+    """Beside the report, after every validation."""
+    evidence = Evidence(
+        model=result.model, dataset=result.dataset, data_sha256=result.data_sha256, recipe_hash=result.recipe_hash,
+        checkpoint_sha256=result.checkpoint_sha256, seed=result.seed, report_sha256=sha256_of(report), passed=result.passed,
+        artifacts={name: files for name, files in result.artifacts.items() if name != "torch"}, versions=result.environment,
+    )  # fmt: skip
+    write_text(workspace.reports / EVIDENCE, evidence.model_dump_json(indent=1))
+
+
+def verify(folder: Path, *, data_dir: Path | None = None) -> VerifyResult:
+    """Checks a model's folder against its evidence. Raises ToolkitError where there is none to check against."""
+    path = folder / "reports" / EVIDENCE
+    try:
+        if path.stat().st_size > MAX_EVIDENCE_BYTES:
+            raise ToolkitError(f"{path} has {path.stat().st_size} bytes, more than any evidence of ours")
+        evidence = Evidence.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ToolkitError(f"{path} cannot be read as evidence: {'; '.join(fault_rows(error))}. Validate again") from error
+    except OSError as error:
+        raise ToolkitError(
+            f"{path} cannot be read: {error.strerror}. Give the folder of a model that was validated: toolkit validate"
+        ) from error
+    not_checked: list[str] = []
+    checks = [
+        *_report(folder, evidence), *_checkpoint(folder, evidence), *_data(evidence, data_dir, not_checked),
+        *_artifacts(folder, evidence, not_checked),
+    ]  # fmt: skip
+    return VerifyResult(
+        folder=str(folder), checks=checks, not_checked=not_checked, versions_then=evidence.versions, versions_now=describe()
+    )
+
+
+def _report(folder: Path, evidence: Evidence) -> Iterator[Check]:
+    from toolkit.validation.validate import REPORT
+
+    path = folder / "reports" / REPORT
+    found = sha256_of(path) if path.is_file() else "missing"
+    yield _same("report", "sha256 of the report", found, evidence.report_sha256)
+    yield _check("report", "validation had passed", evidence.passed, "passed" if evidence.passed else "failed", "passed")
+    if found != evidence.report_sha256:
+        return
+    result = ValidationResult.model_validate_json(path.read_bytes())
+    for name in ("model", "dataset", "data_sha256", "recipe_hash", "checkpoint_sha256", "seed"):
+        yield _same("report", name.replace("_", " "), str(getattr(result, name)), str(getattr(evidence, name)))
+
+
+def _checkpoint(folder: Path, evidence: Evidence) -> Iterator[Check]:
+    try:
+        checkpoint = Checkpoint.open(folder / "checkpoint")
+        checkpoint.weights()  # with its sha256
+    except ToolkitError as error:
+        yield _check("checkpoint", "can be read", False, "no", "yes", str(error))
+        return
+    card = checkpoint.card
+    yield _same("checkpoint", "sha256 of the weights", card.weights_sha256, evidence.checkpoint_sha256)
+    yield _same("checkpoint", "recipe hash", card.recipe_hash, evidence.recipe_hash)
+    yield _same("checkpoint", "seed", str(card.seed), str(evidence.seed))
+
+
+def _data(evidence: Evidence, data_dir: Path | None, not_checked: list[str]) -> Iterator[Check]:
+    try:
+        data = load(evidence.dataset, data_dir, download=False)
+    except DataError as error:
+        not_checked.append(f"the test set: {error}")
+        return
+    yield _same("data", "sha256 of the test set", data.test_sha256(), evidence.data_sha256)
+
+
+def _artifacts(folder: Path, evidence: Evidence, not_checked: list[str]) -> Iterator[Check]:
+    there = {path.name for path in (folder / "exports").glob("*") if path.is_dir() and not path.name.startswith(".")}
+    for name in sorted(there - set(evidence.artifacts)):
+        yield _check(name, "was validated", False, "not in the evidence", "every artifact of the folder", "toolkit validate")
+    for name, files in evidence.artifacts.items():
+        try:
+            artifact = Artifact.open(folder / "exports" / name)
+        except ToolkitError as error:
+            yield _check(name, "files are whole", False, "no", "sha256 of each file", str(error))
+            continue
+        changed = sorted(
+            file for file in files.keys() | artifact.manifest.files.keys() if files.get(file) != artifact.manifest.files.get(file)
+        )
+        yield _check(
+            name, "files are those that were validated", not changed, ", ".join(changed) or f"{len(files)} files", "the same sha256"
+        )
+        yield _same(name, "checkpoint", artifact.manifest.checkpoint_sha256, evidence.checkpoint_sha256)
+        yield from _golden(folder, artifact, not_checked)
+
+
+def _golden(folder: Path, artifact: Artifact, not_checked: list[str]) -> Iterator[Check]:
+    """Runs the file again on its golden images, with the first runtime that reads it and runs here."""
+    runtime = next((each for each in RUNTIMES.values() if each.reads == artifact.format and each.why_not() is None), None)
+    if runtime is None:
+        not_checked.append(f"{artifact.id}: nothing here runs {artifact.format}")
+        return
+    try:
+        images, logits = (array[:PROOFS] for array in artifact.golden())
+        gates = (
+            Recipe.read(folder / "recipe.toml").gates
+            if (folder / "recipe.toml").is_file()
+            else Checkpoint.open(folder / "checkpoint").recipe.gates
+        )
+        gate = allowed(gates, Checkpoint.open(folder / "checkpoint"), artifact.manifest, float(np.abs(logits).max())).max_abs_logit
+        session = runtime.open(artifact)
+        try:
+            error = float(np.abs(session({IMAGE: images})[LOGITS] - logits).max())
+        finally:
+            session.close()
+    except ToolkitError as failure:
+        yield _check(artifact.id, f"golden logits on {runtime.id}", False, "does not run", "runs", str(failure), "golden")
+        return
+    if gate is None:
+        not_checked.append(f"{artifact.id}: compressed, judged by its accuracy and not by its golden logits (max |Δ| {error:.3g})")
+        return
+    yield _check(
+        artifact.id, f"golden logits on {runtime.id}", error <= gate, f"max |Δ logit| {error:.3g} on {len(images)} images", f"≤ {gate:.3g}",
+        level="golden",
+    )  # fmt: skip
+
+
+def _same(who: str, name: str, found: str, wanted: str) -> Check:
+    return _check(who, name, found == wanted, found, wanted)
+
+
+def _check(who: str, name: str, passed: bool, figure: str, gate: str, detail: str = "", level: Level = "files") -> Check:
+    return Check(
+        level=level, name=name, artifact=who, runtime=None, passed=passed, figure=figure, gate=gate,
+        why="as reports/evidence.json has it", detail="" if passed else detail,
+    )  # fmt: skip

@@ -1,0 +1,213 @@
+"""From answers to checks: what a runtime said, against PyTorch, against its gate. Pure: nothing runs and nothing is read here."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from toolkit.gates import Allowed
+from toolkit.validation.metrics import figures, log_softmax, snr_db
+from toolkit.validation.result import REFERENCE, Check, Figures, Level, RuntimeRow
+from toolkit.validation.worker import Answers
+
+Array = np.ndarray[Any, Any]
+SOFTMAX_ROUNDOFF = {"fp16": 2e-3, "bf16": 1.6e-2}  # four units in the last place of a probability near 1; fp32 below
+SOFTMAX_FP32 = 1e-5
+
+
+@dataclass(frozen=True)
+class Case:
+    """One artifact on one runtime, and what PyTorch says of the same images.
+
+    `reference` (N, classes): fp32, of the test images; `golden`: float64, of the golden ones; `pictures`: fp32, of the
+    picture files' true pixels. `gate` of the test images, `golden_gate` of the golden ones: their largest logits differ.
+    """
+
+    artifact: str
+    runtime: str
+    precision: str
+    indices: Array
+    whole: bool
+    labels: Array
+    reference: Array
+    golden: Array
+    pictures: Array
+    picture_kinds: tuple[str, ...]
+    gate: Allowed
+    golden_gate: Allowed
+    explain: Callable[[Array], str]  # of golden logits found: the mistake that gives them, or ""
+
+    def check(self, level: Level, name: str, passed: bool, figure: str, gate: str, why: str, detail: str = "") -> Check:
+        return Check(
+            level=level, name=name, artifact=self.artifact, runtime=self.runtime, passed=passed, figure=figure, gate=gate, why=why,
+            detail="" if passed else detail,
+        )  # fmt: skip
+
+
+def row(case: Case, answers: Answers, cached: bool) -> RuntimeRow:
+    found = figures(answers.logits, case.reference, case.labels)
+    predicted, expected = answers.logits.argmax(1), case.reference.argmax(1)
+    places = np.flatnonzero(predicted != expected)
+    judged = case.runtime != REFERENCE
+    return RuntimeRow(
+        artifact=case.artifact, runtime=case.runtime, precision=case.precision, images=len(case.labels),
+        indices=None if case.whole else case.indices.tolist(), figures=found,
+        changed=dict(zip(case.indices[places].tolist(), predicted[places].tolist(), strict=True)),
+        golden_abs_logit=_largest(answers.golden, case.golden), seconds=answers.seconds, cached=cached,
+        allowed_changed=_most_changed(case) if judged else None, allowed_abs_logit=case.gate.max_abs_logit if judged else None,
+    )  # fmt: skip
+
+
+def checks(case: Case, answers: Answers, found: RuntimeRow) -> Iterator[Check]:
+    """All levels that need answers. PyTorch on the CPU is the reference: on the test set it is not compared with itself."""
+    yield from _golden(case, answers)
+    yield from _contract(case, answers)
+    yield from _preprocessing(case, answers)
+    yield _numbers(case, found.figures)
+    if case.runtime != REFERENCE:
+        yield from _test_set(case, found.figures, len(found.changed))
+
+
+def _golden(case: Case, answers: Answers) -> Iterator[Check]:
+    largest, gate = _largest(answers.golden, case.golden), case.golden_gate
+    if gate.max_abs_logit is not None:
+        yield case.check(
+            "golden", "golden logits", largest <= gate.max_abs_logit, f"max |Δ logit| {largest:.3g}", f"≤ {gate.max_abs_logit:.3g}",
+            gate.why, case.explain(answers.golden) if not largest <= gate.max_abs_logit else "",
+        )  # fmt: skip
+    if gate.min_snr_db is not None:
+        signal = snr_db(case.golden, answers.golden)
+        yield case.check(
+            "golden", "golden logits, as a whole", signal >= gate.min_snr_db, f"{signal:.1f} dB", f"≥ {gate.min_snr_db:.1f} dB", gate.why,
+            case.explain(answers.golden) if not signal >= gate.min_snr_db else "",
+        )  # fmt: skip
+    with np.errstate(all="ignore"):
+        expected = np.exp(log_softmax(answers.golden))
+    error = float(np.abs(answers.golden_probabilities - expected).max())
+    allowed = SOFTMAX_ROUNDOFF.get(case.precision, SOFTMAX_FP32)
+    yield case.check(
+        "golden", "probabilities are softmax of the logits", error <= allowed, f"max |Δ probability| {error:.2g}", f"≤ {allowed:g}",
+        "softmax exactly once, over the classes, and each under its own label", _probabilities(answers, expected),
+    )  # fmt: skip
+
+
+def _probabilities(answers: Answers, expected: Array) -> str:
+    found = answers.golden_probabilities
+    if not np.isfinite(found).all():
+        return "some are no numbers"
+    sums = found.sum(1)
+    if np.abs(sums - 1).max() > 0.01:
+        return f"they add up to {sums.min():.3g}…{sums.max():.3g} and not to 1: softmax is missing, or over another axis"
+    order = [int(np.linalg.norm(expected.T - column, axis=1).argmin()) for column in found.T]
+    if np.abs(found - expected[:, order]).max() < 0.01:
+        return f"they match in another order of classes ({' '.join(map(str, order))}): labels are swapped"
+    with np.errstate(all="ignore"):
+        twice = np.exp(log_softmax(expected))
+    return "softmax is applied twice" if np.abs(found - twice).max() < 0.01 else ""
+
+
+def _contract(case: Case, answers: Answers) -> Iterator[Check]:
+    classes = case.golden.shape[1]
+    wrong = [f"{count} images give {shape}" for count, shape in answers.shapes if shape != f"({count}, {classes})"]
+    yield case.check(
+        "contract", "batches of 1, N and N + 1", not wrong, "; ".join(wrong) or f"({answers.shapes[-1][0]}, {classes}) and the like",
+        "a row for each image", "a program of flexible shape can drop images without a word (apple/coremltools#2730)",
+    )  # fmt: skip
+    taken = [f"{what}: {outcome}" for what, outcome in answers.refusals if not outcome.startswith("refused: ")]
+    yield case.check(
+        "contract", "inputs that are none are refused", not taken, "; ".join(taken) or f"{len(answers.refusals)} refused",
+        "one clear message each", "a wrong size must not become a wrong answer",
+    )  # fmt: skip
+    allowed = case.golden_gate.max_abs_logit
+    if allowed is not None:
+        few = answers.golden[: len(answers.singly)]
+        error = max(_largest(answers.singly, few), _largest(answers.backwards, few))
+        yield case.check(
+            "contract", "the same alone, in a batch, and in another order", error <= 2 * allowed, f"max |Δ logit| {error:.3g}",
+            f"≤ {2 * allowed:.3g}", f"twice the gate of the logits: {case.golden_gate.why}",
+            "images of one batch influence each other",
+        )  # fmt: skip
+
+
+def _preprocessing(case: Case, answers: Answers) -> Iterator[Check]:
+    allowed = case.golden_gate.max_abs_logit
+    if allowed is None or not len(case.pictures):
+        return
+    errors = np.abs(answers.pictures - case.pictures).max(1)
+    wrong = [f"{kind} ({error:.3g})" for kind, error in zip(case.picture_kinds, errors, strict=True) if not error <= allowed]
+    every = len(wrong) == len(case.picture_kinds)
+    detail = "every kind of file: see the golden logits" if every else f"only these kinds of file differ: {', '.join(wrong)}"
+    yield case.check(
+        "preprocessing", "picture files give the logits of their pixels", not wrong,
+            f"max |Δ logit| {errors.max():.3g}", f"≤ {allowed:.3g}",
+        f"{len(case.picture_kinds)} kinds of PNG and JPEG against the training path", detail,
+    )  # fmt: skip
+    if len(answers.app):
+        error = _largest(answers.app, answers.pictures[:1])
+        yield case.check(
+            "preprocessing", "a picture gives what its numbers give", error <= allowed, f"max |Δ logit| {error:.3g}", f"≤ {allowed:.3g}",
+            "Core ML's image input has a scale, a bias and a colour layout of its own", "scale, bias or colour layout of the image input",
+        )  # fmt: skip
+
+
+def _numbers(case: Case, found: Figures) -> Check:
+    return case.check(
+        "test set", "all logits are numbers", not found.nan + found.inf,
+        f"{found.nan} NaN, {found.inf} Inf, {found.saturated} at the end of fp16", "none", "NaN compares as anything",
+        "a value overflows on some images: toolkit debug names the layer",
+    )  # fmt: skip
+
+
+def _test_set(case: Case, found: Figures, changed: int) -> Iterator[Check]:
+    gate = case.gate
+    if (most := _most_changed(case)) is not None:
+        yield case.check(
+            "test set", "changed predictions", changed <= most, f"{changed} predictions changed of {len(case.labels)}", f"≤ {most}",
+            "what an app shows is the decision",
+        )  # fmt: skip
+    if gate.max_abs_logit is not None:
+        yield case.check(
+            "test set", "logits", found.max_abs_logit <= gate.max_abs_logit, f"max |Δ logit| {found.max_abs_logit:.3g}",
+            f"≤ {gate.max_abs_logit:.3g}", gate.why,
+        )  # fmt: skip
+    if gate.min_snr_db is not None:
+        yield case.check(
+            "test set",
+            "logits, as a whole",
+            found.snr_db >= gate.min_snr_db,
+            f"{found.snr_db:.1f} dB",
+            f"≥ {gate.min_snr_db:.1f} dB",
+            gate.why,
+        )
+    if gate.max_accuracy_loss is not None:
+        low, high = (100 * each for each in found.difference_interval)
+        yield case.check(
+            "test set", "accuracy is not lost", low >= -100 * gate.max_accuracy_loss,
+            f"{100 * (found.accuracy - found.reference_accuracy):+.2f} points, 95 % interval {low:+.2f}…{high:+.2f}",
+            f"a loss of {100 * gate.max_accuracy_loss:g} points ruled out", "non-inferiority on the same images, exact",
+            f"too few images ({len(case.labels)}) can rule nothing out" if not changed else "",
+        )  # fmt: skip
+
+
+def agreement(case: Case, answers: Answers, evaluator: Answers) -> Check:
+    """One of Apple's runtimes against the reference evaluator on the same file and images."""
+    error = _largest(answers.logits, evaluator.logits)
+    differ = int((answers.logits.argmax(1) != evaluator.logits.argmax(1)).sum())
+    allowed = math.inf if case.gate.max_abs_logit is None else 2 * case.gate.max_abs_logit
+    return case.check(
+        "test set", "agrees with the reference evaluator", error <= allowed,
+        f"max |Δ logit| {error:.3g}, {differ} predictions differ", f"≤ {allowed:.3g}",
+        "each may be off by its gate; beyond that one of the two computes something else",
+        "either the evaluator is wrong, or the device computes otherwise than the file says: toolkit debug on this machine",
+    )  # fmt: skip
+
+
+def _most_changed(case: Case) -> int | None:
+    return None if case.gate.max_changed is None else math.floor(case.gate.max_changed * len(case.labels) / 10_000)
+
+
+def _largest(found: Array, wanted: Array) -> float:
+    """NaN where anything is, which is never within a gate."""
+    return float(np.abs(found.astype(np.float64) - wanted).max())

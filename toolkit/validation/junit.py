@@ -1,0 +1,42 @@
+"""The checks as JUnit XML, which CI systems show: a test suite for each artifact, a test case for each check."""
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+from toolkit.validation.result import Check, ValidationResult
+from toolkit.workspace import write_text
+
+
+def write(result: ValidationResult, path: Path) -> None:
+    """Raises ToolkitError where nothing can be written."""
+    root = ElementTree.Element("testsuites", name=f"toolkit validate {result.model}", time=f"{result.seconds:.3f}")
+    names = list(
+        dict.fromkeys([*(check.artifact for check in result.checks), *(each.artifact or "no artifact" for each in result.unavailable)])
+    )
+    for name in names:
+        checks = [check for check in result.checks if check.artifact == name]
+        skipped = [each for each in result.unavailable if (each.artifact or "no artifact") == name]
+        failed = sum(not check.passed for check in checks)
+        suite = ElementTree.SubElement(
+            root, "testsuite", name=name, tests=str(len(checks) + len(skipped)), failures=str(failed), errors="0", skipped=str(len(skipped))
+        )
+        for check in checks:
+            _case(suite, check)
+        for each in skipped:
+            case = ElementTree.SubElement(suite, "testcase", classname=f"{name}.{each.runtime}", name="runs here")
+            ElementTree.SubElement(case, "skipped", message=_clean(each.reason))
+    ElementTree.indent(root)
+    write_text(path, '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n")
+
+
+def _case(suite: ElementTree.Element, check: Check) -> None:
+    where = ".".join(part for part in (check.artifact, check.runtime, check.level) if part)
+    case = ElementTree.SubElement(suite, "testcase", classname=where, name=check.name)
+    if not check.passed:
+        failure = ElementTree.SubElement(case, "failure", message=_clean(f"{check.figure}, allowed {check.gate}"), type=check.level)
+        failure.text = _clean("\n".join(part for part in (check.detail, f"gate: {check.gate} ({check.why})") if part))
+
+
+def _clean(text: str) -> str:
+    """Without the control characters that XML 1.0 cannot hold: a dying runtime prints what it likes."""
+    return "".join(char if char in "\n\t" or ord(char) >= 32 else "�" for char in text)
