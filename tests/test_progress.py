@@ -74,3 +74,14 @@ def test_an_exception_goes_through(monkeypatch, terminal):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
     with pytest.raises(ZeroDivisionError), progress("train", 100) as update:
         update(1 // 0)
+
+
+def test_quietly_says_nothing_and_only_inside(capsys):
+    from toolkit.progress import quietly
+
+    with quietly(), progress("inner", 2) as update:
+        say("hidden")
+        update(2)
+    assert capsys.readouterr().err == ""
+    say("shown")
+    assert capsys.readouterr().err == "shown\n"

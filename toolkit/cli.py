@@ -83,6 +83,9 @@ def validate(
         list[str] | None,
         typer.Option(help="Exit with 1 only for this level: files, golden, contract, preprocessing, test set. [default: all]"),
     ] = None,
+    self_test: Annotated[
+        bool, typer.Option("--self-test", help="Plant known faults in copies of the artifacts and count how many of them are caught.")
+    ] = False,
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="The checks as JUnit XML, for CI.")] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute again what is known already.")] = False,
     jobs: Annotated[int, typer.Option(min=1, help="Processes that share the images of one runtime.")] = 1,
@@ -103,6 +106,12 @@ def validate(
 
     if unknown := set(fail_on or []) - set(LEVELS):
         raise errors.ToolkitError(f"--fail-on {sorted(unknown)[0]!r} is no level; there are: {', '.join(LEVELS)}")
+    if self_test:
+        from toolkit import faults
+
+        tested = faults.self_test(Workspace.of(model), artifacts=artifact, limit=limit or faults.IMAGES, data_dir=data_dir)
+        terminal.show(tested, json)
+        raise typer.Exit(errors.DONE if tested.kill_rate == 1 else errors.CHECK_FAILED)
     result = validation.validate(
         Workspace.of(model), runtimes=runtime, artifacts=artifact, limit=limit, data_dir=data_dir, cache=not no_cache,
         limits=validation.Limits(seconds=time_limit, memory_bytes=int(memory_limit * 2**30), jobs=jobs),

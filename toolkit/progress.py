@@ -4,21 +4,41 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 LOG_EVERY_S = 20.0
 
 
+_QUIET = ContextVar("quiet", default=False)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """No progress of what happens inside: for a command that runs another one many times, and has its own."""
+    token = _QUIET.set(True)
+    try:
+        yield
+    finally:
+        _QUIET.reset(token)
+
+
 def say(text: str) -> None:
     """One line to standard error."""
-    print(text, file=sys.stderr, flush=True)
+    if not _QUIET.get():
+        print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def progress(title: str, total: int, unit: str = "images", done: int = 0) -> Iterator[Callable[..., None]]:
     """Yields `update(done, **figures)`, with `done` of `total` units; speed and time left are worked out here."""
-    show = _bar if sys.stderr.isatty() else _log
+    show = _none if _QUIET.get() else _bar if sys.stderr.isatty() else _log
     with show(title, total, unit, done) as update:
         yield update
+
+
+@contextmanager
+def _none(title: str, total: int, unit: str, done: int) -> Iterator[Callable[..., None]]:
+    yield lambda now, **figures: None
 
 
 @contextmanager

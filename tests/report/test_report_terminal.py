@@ -90,7 +90,8 @@ def test_on_a_narrow_terminal_cells_are_folded_and_not_cut(validation, columns, 
 def test_every_type_in_the_table_is_the_result_of_a_command():
     homes = {
         "TrainResult": "training", "ExportResult": "export", "ValidationResult": "validation", "BenchResult": "bench",
-        "VerifyResult": "validation", "ReportResult": "report", "PredictResult": "predict", "Facts": "inspection", "Diagnosis": "doctor",
+        "VerifyResult": "validation",
+        "SelfTestResult": "faults", "ReportResult": "report", "PredictResult": "predict", "Facts": "inspection", "Diagnosis": "doctor",
     }  # fmt: skip
     assert terminal.RENDERERS.keys() == homes.keys()
     for name, home in homes.items():

@@ -4,10 +4,11 @@ To add a fault: a function that plants it, and a line in FAULTS (table.py).
 """
 
 from toolkit.faults.fault import Fault, NotApplicable, Planted
-from toolkit.faults.selftest import SelfTestResult, SelfTestRow, self_test
+from toolkit.faults.selftest import IMAGES, SelfTestResult, SelfTestRow, self_test
 from toolkit.faults.surgery import Layer, Surgery, open_surgery
 from toolkit.faults.table import FAULTS
 
 __all__ = [
-    "FAULTS", "Fault", "Layer", "NotApplicable", "Planted", "SelfTestResult", "SelfTestRow", "Surgery", "open_surgery", "self_test",
+    "FAULTS", "IMAGES", "Fault", "Layer", "NotApplicable", "Planted", "SelfTestResult", "SelfTestRow", "Surgery", "open_surgery",
+    "self_test",
 ]  # fmt: skip

@@ -17,13 +17,14 @@ from toolkit.environment import describe
 from toolkit.errors import ArtifactError, ToolkitError
 from toolkit.faults.fault import BOTH, Fault, NotApplicable, Planted, read_manifest
 from toolkit.faults.table import FAULTS
-from toolkit.progress import progress
+from toolkit.progress import progress, quietly
 from toolkit.workspace import Workspace
 
 if TYPE_CHECKING:
     from toolkit.validation import ValidationResult
 
 CRASHED = "crash"  # `by` of a fault that made the gate fall over: that is no diagnosis, and does not count as caught
+IMAGES = 20  # of the test set, where nobody says how many: the golden images and the file itself catch nearly all
 MOST_SAID = 400  # characters
 
 
@@ -170,7 +171,8 @@ def copied(workspace: Workspace, name: str, cache: Path | None = None) -> Iterat
 def _heard(judge: Judge, workspace: Workspace, name: str, limit: int | None, data_dir: Path | None) -> list[Complaint]:
     """What the judge finds; a ToolkitError is a finding, any other exception a fall."""
     try:
-        return judge(workspace, name, limit, data_dir)
+        with quietly():
+            return judge(workspace, name, limit, data_dir)
     except ToolkitError as error:
         return [Complaint(type(error).__name__, str(error).replace(str(workspace.folder), workspace.folder.name))]
     except Exception as error:  # a gate that falls over a damaged file is what a self-test is there to find

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from toolkit.bench.result import BenchResult
     from toolkit.doctor import Diagnosis
     from toolkit.export.export import ExportResult
+    from toolkit.faults.selftest import SelfTestResult
     from toolkit.inspection import Facts
     from toolkit.predict import PredictResult
     from toolkit.report.report import ReportResult
@@ -106,6 +107,21 @@ def _verified(result: "VerifyResult") -> Iterable[Part]:
     yield f"PASSED: {tables.plural(len(result.checks), 'check')}" if result.passed else "FAILED: this is not what was validated"
 
 
+def _self_tested(result: "SelfTestResult") -> Iterable[Part]:
+    rows = []
+    for artifact, stage in dict.fromkeys((row.artifact, row.stage) for row in result.rows):
+        members = [row for row in result.rows if (row.artifact, row.stage) == (artifact, stage)]
+        rows.append(
+            (artifact, stage, str(len(members)), *(str(sum(getattr(row, name) for row in members)) for name in ("caught", "named")))
+        )
+    yield table(f"Faults planted in copies of {result.model}", ("artifact", "stage", "planted*", "caught*", "named by the check*"), rows)
+    yield from (f"FAILED: {row.fault} in {row.artifact} was not caught{f' ({row.by})' if row.by else ''}"
+                for row in result.rows if not row.caught)  # fmt: skip
+    caught = sum(row.caught for row in result.rows)
+    verdict = "PASSED" if result.kill_rate == 1 else "FAILED"
+    yield f"{verdict}: {caught} of {len(result.rows)} faults caught ({tables.percent(result.kill_rate)} %)"
+
+
 def _benched(result: "BenchResult") -> Iterable[Part]:
     yield tables.bench_table(result)
     yield from tables.bench_notes(result)
@@ -158,6 +174,7 @@ RENDERERS: dict[str, Callable[[Any], Iterable[Part]]] = {
     "ExportResult": _exported,  # a list of them
     "ValidationResult": _validated,
     "VerifyResult": _verified,
+    "SelfTestResult": _self_tested,
     "BenchResult": _benched,
     "ReportResult": _reported,
     "PredictResult": _predicted,
