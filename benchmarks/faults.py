@@ -34,7 +34,8 @@ def diagnose(workspace: Workspace, name: str, planted: Planted) -> str | None:
     if culprit is None:
         return said if planted.named_in(said) else None
     said = f"{culprit.name} ({culprit.module or 'no module'}): {said}"
-    return said if culprit.name == planted.where or planted.named_in(said) else None
+    there = culprit.name == planted.where or culprit.name.startswith(f"{planted.where}_")  # an op that was inserted at that place
+    return said if there or planted.named_in(said) else None
 
 
 def debugger() -> str | None:

@@ -5,7 +5,8 @@ MNIST is used where it is there (TOOLKIT_DATA, or ../shared/data beside a checko
 
 import os
 import socket
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,3 +130,49 @@ def fake_macos(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     monkeypatch.setattr(MLModel, "last_predict_duration_in_nano_seconds", 1000, raising=False)  # the drop-in has no clock of Apple's
     with coremltools_predict():
         yield given
+
+
+@pytest.fixture(scope="session")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """build(body, shape, …, dtype='fp32') -> a package whose program is `body(x, …)`, as written: no optimisation."""
+    from toolkit.mil._coremltools import import_coremltools
+
+    ct: Any = import_coremltools()
+    from coremltools.converters.mil import Builder as mb
+    from coremltools.converters.mil.mil import types
+
+    folder = tmp_path_factory.mktemp("programs")
+
+    def make(body: Callable[..., Any], *shapes: tuple[int, ...], dtype: str = "fp32") -> Path:
+        specs = [mb.TensorSpec(shape=shape, dtype=getattr(types, dtype)) for shape in shapes]
+        program = mb.program(input_specs=specs, opset_version=ct.target.iOS17)(_named(body, len(specs)))
+        return save_program(
+            folder / f"{len(list(folder.iterdir()))}.mlpackage",
+            program,
+            convert_to="mlprogram",
+            pass_pipeline=ct.PassPipeline.EMPTY,
+            compute_precision=ct.precision.FLOAT32,
+        )
+
+    return make
+
+
+def save_program(path: Path, source: Any, **options: Any) -> Path:
+    """ct.convert for iOS 17, to `path`. What the converter and PyTorch say of their own insides is not tested here."""
+    from toolkit.mil._coremltools import import_coremltools
+
+    ct: Any = import_coremltools()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = ct.convert(source, minimum_deployment_target=ct.target.iOS17, skip_model_load=True, **options)
+    if "classifier_config" in options:
+        spec = model.get_spec()
+        ct.utils.rename_feature(spec, "classLabel_probs", "probabilities")
+        model = ct.models.MLModel(spec, weights_dir=model.weights_dir, skip_model_load=True)
+    model.save(str(path))
+    return path
+
+
+def _named(body: Callable[..., Any], inputs: int) -> Callable[..., Any]:
+    """mb.program reads the input names off the signature."""
+    return [lambda: body(), lambda x: body(x), lambda x, y: body(x, y)][inputs]

@@ -5,6 +5,7 @@ Results go to standard output, progress to standard error. Heavy imports happen 
 
 import io
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -59,6 +60,10 @@ def export(
     precision: Annotated[str | None, typer.Option(help="fp16 or fp32. [default: the format's own]")] = None,
     input: Annotated[str, typer.Option("--input", help="Core ML: image (a picture) or tensor (a multi-array).")] = "image",
     target: Annotated[str | None, typer.Option(help="Core ML: oldest system, iOS15 to iOS18. [default: the recipe's]")] = None,
+    keep_fp32: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OP", help="Core ML fp16: an op that stays in fp32 (may be repeated), or auto: the fewest that are needed."),
+    ] = None,
     data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
@@ -70,6 +75,14 @@ def export(
     from toolkit.report import terminal
 
     options = room.Options(precision=precision, input_kind=input, minimum_target=target)
+    if keep_fp32 == ["auto"]:
+        from toolkit.debug import export_repaired
+
+        if format != ["coreml"] or precision == "fp32":
+            raise errors.ExportError("--keep-fp32 auto is for one Core ML file in fp16: give --format coreml alone")
+        terminal.show([export_repaired(Workspace.of(model), options, data_dir=data_dir)], json)
+        return
+    options = replace(options, keep_fp32=tuple(keep_fp32 or ()))
     terminal.show(room.export(Workspace.of(model), format or [], options, data_dir=data_dir), json)
 
 
@@ -85,6 +98,9 @@ def validate(
     ] = None,
     self_test: Annotated[
         bool, typer.Option("--self-test", help="Plant known faults in copies of the artifacts and count how many of them are caught.")
+    ] = False,
+    hazards: Annotated[
+        bool, typer.Option("--hazards", help="Ranges of every op's values, and what they mean in fp16 and on the Neural Engine.")
     ] = False,
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="The checks as JUnit XML, for CI.")] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute again what is known already.")] = False,
@@ -106,6 +122,12 @@ def validate(
 
     if unknown := set(fail_on or []) - set(LEVELS):
         raise errors.ToolkitError(f"--fail-on {sorted(unknown)[0]!r} is no level; there are: {', '.join(LEVELS)}")
+    if hazards:
+        from toolkit import debug as room
+
+        found = room.hazards(Workspace.of(model), images=limit or room.IMAGES, data_dir=data_dir)
+        terminal.show(found, json)
+        raise typer.Exit(errors.DONE if found.passed else errors.CHECK_FAILED)
     if self_test:
         from toolkit import faults
 
@@ -120,6 +142,25 @@ def validate(
         junit_xml.write(result, junit)
     terminal.show(result, json)
     raise typer.Exit(errors.CHECK_FAILED if result.fails_on(tuple(fail_on or ())) else errors.DONE)
+
+
+@app.command()
+def debug(
+    artifact: Annotated[str, typer.Argument(metavar="ARTIFACT", help="One of the model's exports, such as coreml-fp16.")],
+    model: Annotated[str, typer.Option("--model", help="A folder under models/, or a path.")] = DEFAULT_MODEL,
+    images: Annotated[int, typer.Option(min=1, help="Golden images to look at.")] = 16,
+    json: Json = False,
+) -> None:
+    """Name the first layer of an artifact that is wrong, say what is wrong with it, and how to mend it.
+
+    Runs PyTorch in float64 and the file op by op. Exits with 1 when something is wrong.
+    """
+    from toolkit import debug as room
+    from toolkit.report import terminal
+
+    result = room.debug(Workspace.of(model), artifact, images=images)
+    terminal.show(result, json)
+    raise typer.Exit(errors.DONE if result.agrees else errors.CHECK_FAILED)
 
 
 @app.command()

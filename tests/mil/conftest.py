@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.conftest import save_program
 from toolkit.mil._coremltools import import_coremltools
-
-Build = Callable[..., Path]
 
 
 def tiny_resnet() -> torch.nn.Module:
@@ -84,52 +83,10 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         program.functions["main"].output_types = None  # coremltools 9.0 trips over names and a classifier at once
         labels = ct.ClassifierConfig(["cat", "dog", "emu"], predicted_probabilities_output="probabilities")
         path = folder / f"{precision}-{kind}.mlpackage"
-        paths[f"{precision}-{kind}"] = _save(
+        paths[f"{precision}-{kind}"] = save_program(
             path, program, convert_to="mlprogram", classifier_config=labels, compute_precision=ct.precision.FLOAT32
         )
     return paths
-
-
-@pytest.fixture(scope="session")
-def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
-    """build(body, shape, …, dtype='fp32') -> a package whose program is `body(x, …)`, as written: no optimisation."""
-    ct: Any = import_coremltools()
-    from coremltools.converters.mil import Builder as mb
-    from coremltools.converters.mil.mil import types
-
-    folder = tmp_path_factory.mktemp("programs")
-
-    def make(body: Callable[..., Any], *shapes: tuple[int, ...], dtype: str = "fp32") -> Path:
-        specs = [mb.TensorSpec(shape=shape, dtype=getattr(types, dtype)) for shape in shapes]
-        program = mb.program(input_specs=specs, opset_version=ct.target.iOS17)(_named(body, len(specs)))
-        return _save(
-            folder / f"{len(list(folder.iterdir()))}.mlpackage",
-            program,
-            convert_to="mlprogram",
-            pass_pipeline=ct.PassPipeline.EMPTY,
-            compute_precision=ct.precision.FLOAT32,
-        )
-
-    return make
-
-
-def _save(path: Path, source: Any, **options: Any) -> Path:
-    """ct.convert for iOS 17, to `path`. What the converter and PyTorch say of their own insides is not tested here."""
-    ct: Any = import_coremltools()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = ct.convert(source, minimum_deployment_target=ct.target.iOS17, skip_model_load=True, **options)
-    if "classifier_config" in options:
-        spec = model.get_spec()
-        ct.utils.rename_feature(spec, "classLabel_probs", "probabilities")
-        model = ct.models.MLModel(spec, weights_dir=model.weights_dir, skip_model_load=True)
-    model.save(str(path))
-    return path
-
-
-def _named(body: Callable[..., Any], inputs: int) -> Callable[..., Any]:
-    """mb.program reads the input names off the signature."""
-    return [lambda: body(), lambda x: body(x), lambda x, y: body(x, y)][inputs]
 
 
 @pytest.fixture

@@ -268,3 +268,9 @@ def test_classify_names_the_first_of_the_largest_and_keeps_the_order_of_the_clas
     labels, table = control.classify(torch.tensor([[0.2, 0.4, 0.4], [0.6, 0.3, 0.1]]), ("c", "a", "b"))
     assert labels == ["a", "c"]
     np.testing.assert_array_equal(table.numpy(), np.array([[0.2, 0.4, 0.4], [0.6, 0.3, 0.1]], np.float32))
+
+
+@pytest.mark.parametrize("labels", [("a", "b"), ("a", "b", "c", "d"), ()])
+def test_classify_refuses_labels_that_do_not_fit(labels: tuple[str, ...]) -> None:
+    with pytest.raises(ArtifactError, match=f"3 probabilities for {len(labels)} class labels"):
+        control.classify(torch.tensor([[0.2, 0.4, 0.4]]), labels)

@@ -97,3 +97,31 @@ def test_fp16_results_are_rounded_before_an_addition(build: Callable[..., Path])
     plain = evaluator.predict({"x": x}, intermediates=True)
     (name,) = evaluator.predict({"x": x})
     np.testing.assert_array_equal(evaluator.predict({"x": x})[name], plain[name])
+
+
+@needs_onednn
+@pytest.mark.parametrize("mode", ["fp32", "as-typed"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("case", ["conv-relu", "conv-add-relu", "chain"])
+def test_what_is_no_number_is_not_hidden_by_fusing(case: str, bad: float, mode: str, build: Callable[..., Path]) -> None:
+    """oneDNN's fused ReLU makes 0 of NaN."""
+    evaluator = ReferenceEvaluator(build(CASES[case][0], (1, 4, 6, 6)), mode)
+    x = RNG.normal(size=(2, 4, 6, 6)).astype(np.float32)
+    x[1, 2, 3, 3] = bad
+    fused = evaluator.predict_array(x)
+    (name,) = fused
+    plain = evaluator.predict({"x": x[1:]}, intermediates=True)[name]
+    assert evaluator._plan.fast is not None
+    assert not np.isfinite(plain).all()
+    np.testing.assert_array_equal(np.isnan(fused[name][1:]), np.isnan(plain))
+    assert np.isfinite(fused[name][0]).all()
+
+
+@needs_onednn
+def test_weights_that_are_no_numbers_are_not_packed(build: Callable[..., Path]) -> None:
+    weight = K.copy()
+    weight[1, 1, 1, 1] = np.nan
+    (found,) = (
+        ReferenceEvaluator(build(lambda x: relu(conv(x, weight)), (1, 4, 6, 6)), "fp32").predict_array(np.ones((1, 4, 6, 6))).values()
+    )
+    assert np.isnan(found[0, 1]).any()

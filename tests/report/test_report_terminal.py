@@ -91,7 +91,9 @@ def test_every_type_in_the_table_is_the_result_of_a_command():
     homes = {
         "TrainResult": "training", "ExportResult": "export", "ValidationResult": "validation", "BenchResult": "bench",
         "VerifyResult": "validation",
-        "SelfTestResult": "faults", "ReportResult": "report", "PredictResult": "predict", "Facts": "inspection", "Diagnosis": "doctor",
+        "SelfTestResult": "faults",
+        "DebugResult": "debug",
+        "HazardsResult": "debug", "ReportResult": "report", "PredictResult": "predict", "Facts": "inspection", "Diagnosis": "doctor",
     }  # fmt: skip
     assert terminal.RENDERERS.keys() == homes.keys()
     for name, home in homes.items():

@@ -1,5 +1,6 @@
 """Core ML: an ML Program in an .mlpackage, with class labels, and an image (or a multi-array) as input."""
 
+import difflib
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ def convert(source: Source, route: str, folder: Path) -> Converted:
     try:
         with known_noise(), no_bars():
             model = _convert(coremltools, source)
+    except ExportError:
+        raise
     except Exception as error:  # coremltools raises ValueError, RuntimeError, NotImplementedError, AssertionError …
         raise ExportError(f"coremltools {coremltools.__version__} cannot convert this model: {error}") from error
     spec = _with_metadata(coremltools, model.get_spec(), source)
@@ -39,12 +42,16 @@ def _convert(coremltools: Any, source: Source) -> Any:
     """
     card = source.checkpoint.card
     target = getattr(coremltools.target, source.options.minimum_target or source.checkpoint.recipe.publish.minimum_target)
-    precision = {"fp16": coremltools.precision.FLOAT16, "fp32": coremltools.precision.FLOAT32}[source.precision]
+    seen: set[str] = set()
+    precision = _precision(coremltools, source, seen)
     program = coremltools.convert(
         exported(source, {}), convert_to="milinternal", compute_precision=precision, minimum_deployment_target=target,
         inputs=[_input_type(coremltools, source)],
         outputs=[coremltools.TensorType(name=name, dtype=np.float32) for name in (LOGITS, PROBABILITIES)],
     )  # fmt: skip
+    if unknown := [name for name in source.options.keep_fp32 if name not in seen]:
+        near = difflib.get_close_matches(unknown[0], seen, n=3, cutoff=0.3) or sorted(seen)[:5]
+        raise ExportError(f"--keep-fp32 {unknown[0]}: the program has no op of that name; near it are {', '.join(near)}")
     program.functions["main"].output_types = None
     return coremltools.convert(
         program, convert_to="mlprogram", minimum_deployment_target=target, skip_model_load=True,
@@ -53,6 +60,19 @@ def _convert(coremltools: Any, source: Source) -> Any:
             card.class_labels, predicted_feature_name=CLASS_LABEL, predicted_probabilities_output=PROBABILITIES
         ),
     )  # fmt: skip
+
+
+def _precision(coremltools: Any, source: Source, seen: set[str]) -> Any:
+    """coremltools asks of each op whether to make it fp16; `seen` then has the names of all that it asked of."""
+    if source.precision == "fp32":
+        return coremltools.precision.FLOAT32
+
+    def to_fp16(op: Any) -> bool:
+        names = {op.name, *(output.name for output in op.outputs)}
+        seen.update(names)
+        return not names & set(source.options.keep_fp32)
+
+    return coremltools.transform.FP16ComputePrecision(op_selector=to_fp16) if source.options.keep_fp32 else coremltools.precision.FLOAT16
 
 
 def _input_type(coremltools: Any, source: Source) -> Any:

@@ -73,7 +73,9 @@ def _export(
     say(f"exporting {target.name} …")
     started, failures = time.monotonic(), list[str]()
     unproved = find_runtime(exporter.prover).why_not()
-    notes = notes + ([f"not run here before it was accepted: {exporter.prover} cannot run here: {unproved}"] if unproved else [])
+    notes = _kept(source) + notes
+    if unproved:
+        notes.append(f"not run here before it was accepted: {exporter.prover} cannot run here: {unproved}")
     with replacing_folder(target) as folder:
         for route in exporter.routes:
             for leftover in folder.iterdir():  # of the route that failed before
@@ -106,6 +108,10 @@ def _write(exporter: Exporter, name: str, source: Source, route: str, folder: Pa
         "versions": {package: version(package) for package in exporter.packages},
     }  # fmt: skip
     return write_artifact(folder, fields, *truth)
+
+
+def _kept(source: Source) -> list[str]:
+    return [f"kept in fp32: {', '.join(source.options.keep_fp32)}"] if source.options.keep_fp32 else []
 
 
 def _prove(artifact: Artifact, exporter: Exporter, source: Source, truth: Golden, gates: Gates) -> float:

@@ -15,11 +15,15 @@ TARGETS = ("iOS15", "iOS16", "iOS17", "iOS18")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What a user may choose. None is the format's, or the recipe's, own default."""
+    """What a user may choose. None is the format's, or the recipe's, own default.
+
+    `keep_fp32`: names of ops that stay in fp32 in a Core ML fp16 program, as `toolkit debug` prints them.
+    """
 
     precision: str | None = None
     input_kind: str = "image"
     minimum_target: str | None = None
+    keep_fp32: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,4 +95,6 @@ def check(name: str, options: Options) -> str:
         raise ExportError(f"--input {options.input_kind!r} is neither image nor tensor")
     if options.minimum_target is not None and options.minimum_target not in TARGETS:
         raise ExportError(f"--target {options.minimum_target!r} is not one of {', '.join(TARGETS)}")
+    if options.keep_fp32 and (name, precision) != ("coreml", "fp16"):
+        raise ExportError(f"--keep-fp32 is for Core ML in fp16; {name} in {precision} has nothing to keep. Leave it out, or export apart")
     return precision

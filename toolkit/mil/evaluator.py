@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from toolkit.errors import DataError
+from toolkit.mil import mixed
 from toolkit.mil.binding import bind
 from toolkit.mil.features import (
     Array,
@@ -58,10 +59,14 @@ class ReferenceEvaluator:
 
     mode: 'as-typed' rounds each result to the type the program declares; 'fp32' and 'exact' (float64) do not round.
     threads: PyTorch threads while running, None for what the process has set.
+    keep_fp32: values of an fp16 program that as-typed mode keeps in float32, to try mixed precision (mixed.py).
     Raises ArtifactError at construction for anything damaged or unknown, DataError later for a wrong input.
     """
 
-    def __init__(self, path: str | Path, mode: str = "as-typed", function: str | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self, path: str | Path, mode: str = "as-typed", function: str | None = None, threads: int | None = None,
+        keep_fp32: frozenset[str] = frozenset(),
+    ) -> None:  # fmt: skip
         if threads is not None and threads < 1:
             raise ValueError(f"threads is {threads}; give at least 1, or None")
         program = load_program(path, function)
@@ -74,8 +79,11 @@ class ReferenceEvaluator:
         self._plan: Plan = bind(program, mode)
         types = self._plan.types
         self._pictures = output_features(program, {name: types[slot] for name, slot in self._plan.outputs.items()})
+        if keep_fp32:
+            mixed.keep_fp32(self._plan, keep_fp32)
         prove(self._plan)
-        pack(self._plan)
+        if not keep_fp32:
+            pack(self._plan)
 
     @property
     def class_labels(self) -> tuple[Any, ...]:
@@ -86,6 +94,17 @@ class ReferenceEvaluator:
     def op_types(self) -> frozenset[str]:
         """The ops that run, nested blocks included; constexpr_* included, though they run at load."""
         return frozenset(_op_types(self._plan.routine)) | self._plan.constexpr
+
+    @property
+    def rounded(self) -> tuple[str, ...]:
+        """What ops outside nested blocks compute in fp16, by the program's own types and in its order."""
+        computed = [target for step in self._plan.routine.steps for target in step.outputs]
+        return tuple(target.name for target in computed if target.type.dtype == "fp16")
+
+    @property
+    def readers(self) -> Mapping[str, tuple[str, ...]]:
+        """Value -> the first outputs of the ops that read it."""
+        return mixed.readers(self._plan)
 
     @property
     def why_not_batched(self) -> str | None:
@@ -120,12 +139,12 @@ class ReferenceEvaluator:
         """`predict` for each."""
         return [self.predict(each) for each in inputs]
 
-    def predict_array(self, images: Any, batch_size: int = 64) -> dict[str, Array]:
+    def predict_array(self, images: Any, batch_size: int = 64, intermediates: Iterable[str] = ()) -> dict[str, Array]:
         """Stacked inputs (N, …) of a model with one input, to stacked outputs: the fast path for a whole data set.
 
         For a classifier the label output is an array of N labels and the probabilities are (N, classes) in the order of
-        `class_labels`. Up to `batch_size` inputs go through at once where that is proved to be the same (see
-        batching.py; the last bits of convolutions may differ), otherwise one by one.
+        `class_labels`. Up to `batch_size` inputs go through at once where that is proved to be the same (see batching.py; the
+        last bits of convolutions may differ), otherwise one by one. `intermediates`: values of the program to return as well.
         """
         if len(self.features) != 1 or self._states:
             raise DataError(f"predict_array takes one input and no state, the model has {len(self.features)} inputs: use predict_batch.")
@@ -134,13 +153,15 @@ class ReferenceEvaluator:
         feature = self.features[0]
         stacked = encode_many(feature, images)
         size = 1 if self.why_not_batched else batch_size
+        wanted = self._wanted(list(intermediates))
+        named, keep = wanted | self._plan.outputs, frozenset(wanted.values())
         chunks: list[dict[str, Array]] = []
         with self._running():
             for start in range(0, len(stacked), size):
                 chunk = stacked[start : start + size]
-                slots = execute(self._plan, {feature.name: chunk}, batch=len(chunk))
-                chunks.append({name: self._rows(slots, slot) for name, slot in self._plan.outputs.items()})
-        return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in self._plan.outputs}
+                slots = execute(self._plan, {feature.name: chunk}, batch=len(chunk), keep=keep)
+                chunks.append({name: self._rows(slots, slot) for name, slot in named.items()})
+        return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in named}
 
     @contextmanager
     def _running(self) -> Iterator[None]:

@@ -3,8 +3,12 @@
 F.conv2d lays its weights out anew for every image; packed they lie ready, and the kernel applies a following ReLU, or an
 addition and a ReLU, while its result is still in cache. Where PyTorch is built without oneDNN (macOS), in exact mode,
 and for anything but a plain 2-D convolution, the plan stays as it is.
+
+oneDNN's fused ReLU makes 0 of NaN, which would hide an overflow from everybody. So a fused step refuses inputs that are not
+all finite (Unfused), and the plan is run again without fusing.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +19,7 @@ from toolkit.mil.ops.activation import relu
 from toolkit.mil.ops.conv import conv
 from toolkit.mil.ops.elementwise_binary import add
 from toolkit.mil.ops.geometry import padding
-from toolkit.mil.plan import Plan, Routine, Step
+from toolkit.mil.plan import Plan, Routine, Step, Unfused
 from toolkit.mil.prove import add_liveness
 
 
@@ -30,15 +34,22 @@ class _Packed:
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None = None, other: Tensor | None = None) -> Tensor:
         convolve = torch.ops.mkldnn._convolution_pointwise
+        if self.then != "none" and not (_finite(x) and (other is None or _finite(other))):
+            raise Unfused
         if other is None:
             return convolve(x, self.weight, self.bias, *self.geometry, self.then, [], "")  # type: ignore[no-any-return]
         return convolve.binary(x, other, self.weight, self.bias, *self.geometry, "add", 1.0, self.then, [], "")  # type: ignore[no-any-return]
 
 
+def _finite(x: Tensor) -> bool:
+    """One read of x: a sum with NaN or Inf in it is none. A sum that overflows by itself only costs the slower way."""
+    return math.isfinite(x.sum().item())
+
+
 def pack(plan: Plan) -> None:
     """Gives the plan a `fast` routine where that can be done; `routine`, with every intermediate value, stays."""
-    if plan.mode == "exact" or not torch.backends.mkldnn.is_available():
-        return
+    if plan.mode == "exact" or plan.states or not torch.backends.mkldnn.is_available():
+        return  # what writes a state cannot be run twice
     steps: list[Step | None] = [replace(each, call=_packed(plan, each) or each.call) for each in plan.routine.steps]
     outputs = set(plan.routine.outputs)
     readers: dict[int, list[int]] = {}
@@ -92,6 +103,8 @@ def _packed(plan: Plan, step: Step) -> _Packed | None:
     strides, dilations = settings.get("strides") or (1, 1), settings.get("dilations") or (1, 1)
     pads = padding(settings.get("pad_type", "valid"), settings.get("pad"), shape.sizes[2:], tuple(weight.shape[2:]), strides, dilations)
     if any(before != after for before, after in pads) or 0 in shape.sizes or weight.numel() == 0:
+        return None
+    if not _finite(weight) or not (bias is None or _finite(bias)):
         return None
     geometry = ([before for before, _ in pads], list(strides), list(dilations), settings.get("groups", 1))
     with torch.inference_mode():

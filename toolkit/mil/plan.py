@@ -5,6 +5,7 @@ Three modes say what a number is. `exact`: float64 wherever the program says flo
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,10 @@ _STORED = {
     "int64": torch.int64, "uint1": torch.uint8, "uint2": torch.uint8, "uint3": torch.uint8, "uint4": torch.uint8,
     "uint6": torch.uint8, "uint8": torch.uint8, "uint16": torch.int32, "uint32": torch.int64,
 }  # fmt: skip
+
+
+class Unfused(Exception):
+    """A fused step met what it would hide: the plan has to run without fusing."""
 
 
 def storage(dtype: str, mode: str) -> torch.dtype:
@@ -123,12 +128,21 @@ def execute(
     `batch` is how many inputs are stacked on axis 0; more than 1 only where `why_not_batched` is None.
     Raises ArtifactError, naming the op, for whatever a program does that its definition does not allow.
     """
+    if plan.fast is not None and not keep:
+        with suppress(Unfused):
+            return _run(plan, plan.fast, inputs, batch, states, keep)
+    return _run(plan, plan.routine, inputs, batch, states, keep)
+
+
+def _run(
+    plan: Plan, routine: Routine, inputs: Mapping[str, Any], batch: int, states: Mapping[str, Any] | None, keep: frozenset[int]
+) -> list[Any]:
     run = _Run(plan, batch, keep, list(plan.slots))
     for name, slot in plan.states.items():
         run.slots[slot] = (states or {})[name]
     for target in plan.routine.inputs:
         run.slots[target.slot] = target.settle(inputs[target.name])
-    run.steps(plan.routine if keep or plan.fast is None else plan.fast)
+    run.steps(routine)
     return run.slots
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from toolkit.bench.result import BenchResult
+    from toolkit.debug.result import DebugResult, HazardsResult
     from toolkit.doctor import Diagnosis
     from toolkit.export.export import ExportResult
     from toolkit.faults.selftest import SelfTestResult
@@ -122,6 +123,52 @@ def _self_tested(result: "SelfTestResult") -> Iterable[Part]:
     yield f"{verdict}: {caught} of {len(result.rows)} faults caught ({tables.percent(result.kill_rate)} %)"
 
 
+def _debugged(result: "DebugResult") -> Iterable[Part]:
+    columns = ("op*", "type", "value", "PyTorch's", "where", "own error*", "band*", "total error*", "SNR (dB)*", "largest*", "verdict")
+    rows = [
+        (
+            str(each.position), each.op, each.name, each.reference or tables.NONE, f"{each.module} {each.source}".strip(),
+            _short(each.own), _short(each.band), _short(each.total), f"{each.snr_db:.0f}", _short(each.largest),
+            "pass" if each.inside else "FAIL",
+        )
+        for each in result.layers
+    ]  # fmt: skip
+    yield table(f"{result.artifact} of {result.model}, op by op, on {tables.plural(result.images, 'golden image')}", columns, rows)
+    gate = "not judged" if result.allowed is None else f"allowed {result.allowed:.3g}"
+    yield f"max |Δ logit| {result.max_abs_logit:.3g}, {gate}"
+    if result.agrees:
+        yield f"PASSED: {result.explanation}"
+        return
+    if (each := result.culprit) is not None:
+        yield f"FAILED: op {each.position} ({each.op} -> {each.name}){f', {each.module}' if each.module else ''}: {result.kind}"
+    else:
+        yield f"FAILED: {result.kind}"
+    yield f"  {result.explanation}"
+    if result.keep_fp32_works:
+        names = " ".join(f"--keep-fp32 {name}" for name in result.keep_fp32)
+        yield f"  within its gate again with: toolkit export --format coreml {names}"
+    elif result.keep_fp32_works is False:
+        yield "  no set of ops kept in fp32 brings it within its gate"
+
+
+def _short(value: float) -> str:
+    return tables.NONE if value != value else f"{value:.2g}"
+
+
+def _hazarded(result: "HazardsResult") -> Iterable[Part]:
+    columns = ("op*", "type", "value", "largest*", "smallest*", "headroom (bits)*", "subnormal (%)*", "lost (%)*", "verdict", "why")
+    rows = [
+        (
+            str(each.position), each.op, each.name, _short(each.largest), _short(each.smallest), f"{each.headroom_bits:.1f}",
+            tables.percent(each.subnormal), tables.percent(each.lost), each.verdict, each.why,
+        )
+        for each in result.hazards
+    ]  # fmt: skip
+    yield table(f"Values of {result.artifact} in float32, {tables.plural(result.images, 'test image')}", columns, rows)
+    count = sum(each.verdict in ("overflow", "cliff") for each in result.hazards)
+    yield f"FAILED: {tables.plural(count, 'op')} will go wrong in fp16" if count else "PASSED: no op leaves fp16 or reaches a known cliff"
+
+
 def _benched(result: "BenchResult") -> Iterable[Part]:
     yield tables.bench_table(result)
     yield from tables.bench_notes(result)
@@ -175,6 +222,8 @@ RENDERERS: dict[str, Callable[[Any], Iterable[Part]]] = {
     "ValidationResult": _validated,
     "VerifyResult": _verified,
     "SelfTestResult": _self_tested,
+    "DebugResult": _debugged,
+    "HazardsResult": _hazarded,
     "BenchResult": _benched,
     "ReportResult": _reported,
     "PredictResult": _predicted,

@@ -233,3 +233,11 @@ def test_what_does_not_fit_is_refused(call: int, changes: dict[str, Any], messag
     function, tensors, parameters = CALLS[call]
     with pytest.raises(ArtifactError, match=message):
         function(**tensors | parameters | changes)
+
+
+def test_of_an_lstm_state_with_more_rows_than_sequences_the_first_are_taken() -> None:
+    """What coremltools writes for packed sequences, and Apple's tests of them run."""
+    function, tensors, parameters = CALLS[2]
+    more = {name: torch.cat([tensors[name], torch.full((2, tensors[name].shape[1]), 7.0)]) for name in ("initial_h", "initial_c")}
+    for found, wanted in zip(function(**tensors | parameters | more), function(**tensors | parameters), strict=True):
+        assert torch.equal(found, wanted)

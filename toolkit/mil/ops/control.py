@@ -95,6 +95,8 @@ def classify(probabilities: Tensor, classes: Labels) -> tuple[list[Any], Tensor]
     Returns one label and one row for each len(classes) values. The first of equal probabilities wins: the definition
     is silent, and argmax is what everybody means.
     """
+    if not classes or probabilities.numel() % len(classes):
+        raise ArtifactError(f"{probabilities.numel()} probabilities for {len(classes)} class labels")
     table = probabilities.reshape(-1, len(classes))
     indices = [0] * len(table) if table.is_meta else table.argmax(dim=1).tolist()
     return [classes[index] for index in indices], table

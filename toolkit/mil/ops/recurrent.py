@@ -105,8 +105,10 @@ def lstm(
     i, f = recurrent_activation(W x + W_h h + b + p · c), z = cell_activation(W x + W_h h + b), c = f · c + i · z, c cut
     off at ±clip, o = recurrent_activation(W x + W_h h + b + p_o · c), h = o · activation(c); peephole p is [i, f, o].
     bidirectional: the *_back weights read from the last step to the first; states [b, 2H] and results [forward, back],
-    both in the order of time. Third result: the last c.
+    both in the order of time. Third result: the last c. A state of more rows than x has sequences gives its first ones:
+    the definition asks for as many, coremltools writes more for packed sequences, and Apple's tests of those pass.
     """
+    initial_h, initial_c = initial_h[: x.shape[1]], initial_c[: x.shape[1]]
     activations = _activation(recurrent_activation), _activation(cell_activation), _activation(activation)
     forward = weight_ih, weight_hh, bias, peephole
     if direction != "bidirectional":
