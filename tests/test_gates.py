@@ -49,7 +49,7 @@ def test_layers_are_counted_from_the_checkpoint(checkpoint, manifest):
     relative = relative_error([9, 144, 128], 32, "fp16")
     assert found.max_abs_logit == pytest.approx(SAFETY * relative * 10)
     assert found.min_snr_db == pytest.approx(-20 * np.log10(2 * relative))
-    assert (found.max_changed, found.max_accuracy_loss) == (5, None)
+    assert (found.max_changed, found.max_accuracy_loss) == (None, None)
     assert found.why.startswith("3 layers in fp16 round off about 1.2e-03")
 
 

@@ -60,7 +60,7 @@ class Train(Part):
 class Gate(Part):
     """What an exported artifact may differ by from PyTorch fp32 on the CPU. None: derived from format and network (gates.py)."""
 
-    max_changed: int | None = Field(None, ge=0, description="predictions that may differ, for each 10,000 images (rounded down)")
+    max_changed: int | None = Field(None, ge=0, description="predictions that may differ at all, for each 10,000 images (rounded down)")
     max_abs_logit: float | None = Field(None, gt=0, description="largest |logit - logit of PyTorch|")
     min_snr_db: float | None = Field(None, gt=0, description="signal to noise of the logits, in decibel")
     max_accuracy_loss: float | None = Field(None, ge=0, le=1, description="share of 1: a larger loss must be ruled out, at 95 %")
@@ -69,9 +69,9 @@ class Gate(Part):
 class Gates(Part):
     """By what an artifact is computed in; `compressed` for all whose weights are quantised, palettized or pruned."""
 
-    fp32: Gate = Gate(max_changed=0)
-    fp16: Gate = Gate(max_changed=5)
-    bf16: Gate = Gate(max_changed=50)
+    fp32: Gate = Gate()
+    fp16: Gate = Gate()
+    bf16: Gate = Gate()
     compressed: Gate = Gate(max_accuracy_loss=0.01)
 
     def of(self, precision: str) -> Gate:

@@ -12,6 +12,7 @@ from toolkit.tensors import TensorSpec
 from toolkit.validation.interface import Interface, Shape, read
 from toolkit.validation.result import Check
 
+INDICES = frozenset({"int32", "int64", "bool"})  # shapes and places: no weights
 EXACT = 1e-9  # float64 again on another machine: the order of sums, no more
 
 
@@ -139,9 +140,10 @@ def _fits(shape: Shape, declared: tuple[int, ...], form: str) -> bool:
 
 
 def _number_format(artifact: Artifact, own: Interface) -> Check:
-    precision, total = artifact.manifest.precision, sum(own.weights.values())
-    found = ", ".join(f"{100 * count / total:.4g} % {name}" for name, count in own.weights.most_common())
-    alien = {name: count for name, count in own.weights.items() if name != precision}
+    weights = {name: count for name, count in own.weights.most_common() if name not in INDICES}
+    precision, total = artifact.manifest.precision, sum(weights.values())
+    found = ", ".join(f"{100 * count / total:.4g} % {name}" for name, count in weights.items())
+    alien = {name: count for name, count in weights.items() if name != precision}
     kept = precision == "fp16" and set(alien) <= {"fp32"} and own.weights["fp16"] > 0  # single ops may be kept in fp32 on purpose
     return _check(
         artifact.id, "number format of the weights", not alien or artifact.manifest.compression is not None or kept, found, precision,

@@ -67,7 +67,7 @@ def checks(case: Case, answers: Answers, found: RuntimeRow) -> Iterator[Check]:
     yield from _preprocessing(case, answers)
     yield _numbers(case, found.figures)
     if case.runtime != REFERENCE:
-        yield from _test_set(case, found.figures, len(found.changed))
+        yield from _test_set(case, found.figures, len(found.changed), answers.logits.argmax(1))
 
 
 def _golden(case: Case, answers: Answers) -> Iterator[Check]:
@@ -160,12 +160,19 @@ def _numbers(case: Case, found: Figures) -> Check:
     )  # fmt: skip
 
 
-def _test_set(case: Case, found: Figures, changed: int) -> Iterator[Check]:
+def _test_set(case: Case, found: Figures, changed: int, predicted: Array) -> Iterator[Check]:
     gate = case.gate
     if (most := _most_changed(case)) is not None:
         yield case.check(
             "test set", "changed predictions", changed <= most, f"{changed} predictions changed of {len(case.labels)}", f"≤ {most}",
-            "what an app shows is the decision",
+            "set by the recipe: what an app shows is the decision",
+        )  # fmt: skip
+    if gate.max_abs_logit is not None:
+        clear = _clear_changes(case, predicted, 2 * gate.max_abs_logit)
+        yield case.check(
+            "test set", "only close calls change", not clear, f"{changed} predictions changed, {clear} of them clear before",
+            "0 clear ones",
+            f"rounding can change a decision only where PyTorch's two best classes were within twice the gate, {2 * gate.max_abs_logit:.2g}",
         )  # fmt: skip
     if gate.max_abs_logit is not None:
         yield case.check(
@@ -202,6 +209,13 @@ def agreement(case: Case, answers: Answers, evaluator: Answers) -> Check:
         "each may be off by its gate; beyond that one of the two computes something else",
         "either the evaluator is wrong, or the device computes otherwise than the file says: toolkit debug on this machine",
     )  # fmt: skip
+
+
+def _clear_changes(case: Case, predicted: Array, margin: float) -> int:
+    """Images whose class changed although PyTorch's best two were further apart than `margin`."""
+    best = np.sort(case.reference, axis=1)
+    clear = best[:, -1] - best[:, -2] > margin
+    return int((clear & (predicted != case.reference.argmax(1))).sum())
 
 
 def _most_changed(case: Case) -> int | None:
