@@ -172,7 +172,7 @@ def _test_set(case: Case, found: Figures, changed: int, predicted: Array) -> Ite
         yield case.check(
             "test set", "only close calls change", not clear, f"{changed} predictions changed, {clear} of them clear before",
             "0 clear ones",
-            f"rounding can change a decision only where PyTorch's two best classes were within twice the gate, {2 * gate.max_abs_logit:.2g}",
+            f"rounding changes a decision only where PyTorch's two best classes were within twice the gate, {2 * gate.max_abs_logit:.2g}",
         )  # fmt: skip
     if gate.max_abs_logit is not None:
         yield case.check(
