@@ -66,7 +66,25 @@ def test_an_artifact_that_nobody_validated_is_found(release):
 
 def test_a_missing_artifact_is_found(release):
     shutil.rmtree(release / "exports" / "onnx-fp32")
-    assert wrong(verify(release)) == [("onnx-fp32", "files are whole")]
+    assert wrong(verify(release)) == [("onnx-fp32", "is there")]
+
+
+def test_a_name_in_the_evidence_leads_nowhere_else(release, tmp_path):
+    shutil.move(release / "exports" / "onnx-fp32", tmp_path / "outside")
+    path = release / "reports" / "evidence.json"
+    text = path.read_text(encoding="utf-8").replace('"onnx-fp32"', '"../../outside"')
+    path.write_text(text, encoding="utf-8")
+    assert ("../../outside", "is there") in wrong(verify(release))
+
+
+def test_a_report_of_another_kind_is_one_failed_check(release):
+    from toolkit.checkpoint import sha256_of
+
+    report, path = release / "reports" / "validation.json", release / "reports" / "evidence.json"
+    report.write_text('{"schema_version": 1}', encoding="utf-8")
+    evidence = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(evidence | {"report_sha256": sha256_of(report)}), encoding="utf-8")
+    assert wrong(verify(release)) == [("report", "can be read")]
 
 
 def test_another_report_is_found(release):

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from tests.validation.conftest import cli, path_of
@@ -40,6 +41,7 @@ def worker(monkeypatch):
     ("import sys; [print(f'line {n}', file=sys.stderr) for n in range(9)]; sys.exit(2)", "line 6; line 7; line 8"),
     ("raise SystemExit(3)", "its process ended with exit code 3 and no message"),
     ("import sys; sys.stderr.buffer.write(b'\\xff\\n'); sys.exit(1)", r"\xff"),
+    ("import sys; sys.stderr.write('\\x1b[31mred\\x07'); sys.exit(1)", "�[31mred�"),
 ])  # fmt: skip
 def test_how_a_worker_ended_is_told_with_its_last_words(worker, script, words):
     worker(script)
@@ -64,6 +66,24 @@ def test_a_worker_that_hangs_is_stopped_with_all_that_it_started(worker, tmp_pat
     mark.unlink(missing_ok=True)
     time.sleep(0.3)
     assert not mark.exists()  # its child is gone as well
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_ctrl_c_ends_the_workers_at_once(worker, tmp_path, jobs):
+    import os
+    import signal
+    import threading
+
+    worker(f"import os, pathlib, time; pathlib.Path({str(tmp_path)!r}, str(os.getpid())).touch(); time.sleep(600)")
+    timer = threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run(JOB, IMAGES, Limits(jobs=jobs), True, lambda done: None)
+    assert time.monotonic() - began < 60
+    pids = [int(path.name) for path in tmp_path.iterdir()]
+    assert len(pids) == jobs
+    assert not [pid for pid in pids if psutil.pid_exists(pid)]
 
 
 def test_a_worker_that_eats_memory_is_stopped(worker):

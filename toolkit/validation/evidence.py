@@ -24,6 +24,7 @@ from toolkit.workspace import Workspace, write_text
 
 EVIDENCE = "evidence.json"
 MAX_EVIDENCE_BYTES = 16 << 20
+MAX_REPORT_BYTES = 1 << 28
 PROOFS = 8  # golden images that are run again
 
 
@@ -99,7 +100,13 @@ def _report(folder: Path, evidence: Evidence) -> Iterator[Check]:
     yield _check("report", "validation had passed", evidence.passed, "passed" if evidence.passed else "failed", "passed")
     if found != evidence.report_sha256:
         return
-    result = ValidationResult.model_validate_json(path.read_bytes())
+    try:
+        if path.stat().st_size > MAX_REPORT_BYTES:
+            raise ToolkitError(f"{path} has {path.stat().st_size} bytes, more than any report of ours")
+        result = ValidationResult.model_validate_json(path.read_bytes())
+    except (ValidationError, ToolkitError) as error:
+        yield _check("report", "can be read", False, "no", "yes", str(error).splitlines()[0])
+        return
     for name in ("model", "dataset", "data_sha256", "recipe_hash", "checkpoint_sha256", "seed"):
         yield _same("report", name.replace("_", " "), str(getattr(result, name)), str(getattr(evidence, name)))
 
@@ -131,6 +138,9 @@ def _artifacts(folder: Path, evidence: Evidence, not_checked: list[str]) -> Iter
     for name in sorted(there - set(evidence.artifacts)):
         yield _check(name, "was validated", False, "not in the evidence", "every artifact of the folder", "toolkit validate")
     for name, files in evidence.artifacts.items():
+        if name not in there:  # nor is a name a path that leads somewhere else
+            yield _check(name, "is there", False, "missing", "every artifact that was validated")
+            continue
         try:
             artifact = Artifact.open(folder / "exports" / name)
         except ToolkitError as error:

@@ -40,7 +40,7 @@ def run(job: Job, images: Any, limits: Limits, isolate: bool, update: Callable[[
     """The answers for `images` (N, C, H, W) uint8. Raises WorkerLost, or ToolkitError where not isolated."""
     with tempfile.TemporaryDirectory() as folder:
         shards = np.array_split(images, min(limits.jobs, len(images)))
-        done = [0] * len(shards)
+        done, stop = [0] * len(shards), threading.Event()
 
         def one(number: int) -> Answers:
             def add(count: int) -> None:
@@ -51,10 +51,14 @@ def run(job: Job, images: Any, limits: Limits, isolate: bool, update: Callable[[
             place.mkdir()
             mine = replace(job, images=str(place / "images.npy"), out=str(place / "answers.npz"))
             np.save(mine.images, shards[number])
-            return _isolated(mine, limits, add) if isolate else ask(mine, add)
+            return _isolated(mine, limits, stop, add) if isolate else ask(mine, add)
 
         with ThreadPoolExecutor(len(shards)) as pool:
-            parts = list(pool.map(one, range(len(shards))))
+            try:
+                parts = list(pool.map(one, range(len(shards))))
+            except BaseException:  # Ctrl-C as well: the pool would wait for the other workers to their end
+                stop.set()
+                raise
     return _joined(parts)
 
 
@@ -64,7 +68,7 @@ def _joined(parts: list[Answers]) -> Answers:
     return replace(parts[0], logits=logits, probabilities=probabilities, seconds=max(part.seconds for part in parts))
 
 
-def _isolated(job: Job, limits: Limits, update: Callable[[int], None]) -> Answers:
+def _isolated(job: Job, limits: Limits, stop: threading.Event, update: Callable[[int], None]) -> Answers:
     path = Path(job.out).with_suffix(".json")
     job.save(path)
     # -P and this sys.path: it imports what we import, and no random.py that lies in the user's folder.
@@ -75,15 +79,20 @@ def _isolated(job: Job, limits: Limits, update: Callable[[int], None]) -> Answer
         reader = threading.Thread(target=_read, args=(process, update), daemon=True)
         reader.start()
         try:
-            ended = _watch(process, limits)
+            ended = _watch(process, limits, stop)
         finally:
             _end(process)
             reader.join()
         words.seek(0)
-        last = "; ".join(words.read().decode("utf-8", "backslashreplace").strip().splitlines()[-LAST_LINES:])
+        last = _printable("; ".join(words.read().decode("utf-8", "backslashreplace").strip().splitlines()[-LAST_LINES:]))
     if ended is None and process.returncode == 0:
         return Answers.load(Path(job.out))
     raise WorkerLost(_how(ended, process.returncode, last))
+
+
+def _printable(text: str) -> str:
+    """Without the escapes that would colour or move about on the reader's terminal."""
+    return "".join(char if char.isprintable() else "�" for char in text)
 
 
 def _read(process: "subprocess.Popen[bytes]", update: Callable[[int], None]) -> None:
@@ -95,12 +104,14 @@ def _read(process: "subprocess.Popen[bytes]", update: Callable[[int], None]) -> 
                 update(int(line))
 
 
-def _watch(process: "subprocess.Popen[bytes]", limits: Limits) -> str | None:
+def _watch(process: "subprocess.Popen[bytes]", limits: Limits, stop: threading.Event) -> str | None:
     """None when it ended by itself, else why it was stopped."""
     import psutil
 
     deadline = time.monotonic() + limits.seconds
     while process.poll() is None:
+        if stop.wait(LOOK_EVERY_S):
+            return "was stopped with the others"
         if time.monotonic() > deadline:
             return f"did not end within {limits.seconds:g} s and was stopped"
         with contextlib.suppress(psutil.Error):  # it may end between two questions
@@ -108,7 +119,6 @@ def _watch(process: "subprocess.Popen[bytes]", limits: Limits) -> str | None:
             used = sum(each.memory_info().rss for each in [root, *root.children(recursive=True)])
             if used > limits.memory_bytes:
                 return f"used {used / 2**30:.1f} GiB of memory, allowed {limits.memory_bytes / 2**30:.1f}, and was stopped"
-        time.sleep(LOOK_EVERY_S)
     return None
 
 
