@@ -66,6 +66,10 @@ def _compared(op: Op, twin: Op, same: float) -> list[Difference]:
             rows.append(Difference(op.name, "constant", f"{name} is {'missing' if name not in op.constants else 'added'}"))
         elif text := described(op.constants[name], twin.constants[name], same):
             rows.append(Difference(op.name, "constant", f"{name} {text}"))
+    rows += [
+        Difference(op.name, "constant", f"{name} holds other values (they cannot be read, only told apart)")
+        for name in sorted(op.digests.keys() & twin.digests.keys()) if op.digests[name] != twin.digests[name]
+    ]  # fmt: skip
     if op.inputs != twin.inputs:
         rows.append(Difference(op.name, "wiring", f"it reads {', '.join(op.inputs)}, the converter wires {', '.join(twin.inputs)}"))
     return rows
