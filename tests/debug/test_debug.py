@@ -70,6 +70,16 @@ def test_what_is_wrong_downstream_of_a_fault_is_not_blamed(planted):
     assert result.layers[-1].total > 1e-3
 
 
+def test_an_op_that_only_hands_on_is_blamed_and_not_its_reader():
+    """An Identity in the place of an Add: nobody computes, and the next ReLU reads what is wrong."""
+    from toolkit.debug.explain import differences
+    from toolkit.debug.program import Op
+
+    good = [Op(0, "Add", "sum", ("a", "b")), Op(1, "Relu", "relu", ("sum",))]
+    bad = [Op(0, "Identity", "sum", ("a",)), Op(1, "Relu", "relu", ("sum",))]
+    assert {each.op for each in differences(bad, good, "fp32")} == {"sum"}
+
+
 def test_golden_outputs_that_are_wrong_are_told_from_a_model_that_is(exported_copy):
     folder = exported_copy.exports / "onnx-fp32"
     images, logits = Artifact.open(folder).golden()

@@ -10,7 +10,7 @@ import numpy as np
 from toolkit.artifact import Artifact
 from toolkit.checkpoint import Checkpoint
 from toolkit.debug.program import Op, read
-from toolkit.export.formats import EXPORTERS, Options, Source
+from toolkit.export.formats import EXPORTERS, KEPT, Options, Source
 from toolkit.networks import WithProbabilities, from_checkpoint
 
 Array = np.ndarray[Any, Any]
@@ -30,7 +30,11 @@ def twin(artifact: Artifact, checkpoint: Checkpoint) -> list[Op]:
     """The ops of a fresh conversion of the checkpoint, in the artifact's format and precision. Raises ExportError."""
     manifest, exporter = artifact.manifest, EXPORTERS[artifact.format]
     route = next((note.removeprefix("made by route ") for note in manifest.notes if note.startswith("made by route ")), exporter.routes[0])
-    options = Options(precision=manifest.precision, input_kind=manifest.input_kind if artifact.format == "coreml" else "image")
+    kept = next((note.removeprefix(KEPT) for note in manifest.notes if note.startswith(KEPT)), "")
+    options = Options(
+        precision=manifest.precision, input_kind=manifest.input_kind if artifact.format == "coreml" else "image",
+        keep_fp32=tuple(kept.split(", ")) if kept else (),
+    )  # fmt: skip
     source = Source(
         checkpoint=checkpoint, model=WithProbabilities(from_checkpoint(checkpoint)).eval(), precision=manifest.precision, options=options
     )
@@ -66,10 +70,6 @@ def _compared(op: Op, twin: Op, same: float) -> list[Difference]:
             rows.append(Difference(op.name, "constant", f"{name} is {'missing' if name not in op.constants else 'added'}"))
         elif text := described(op.constants[name], twin.constants[name], same):
             rows.append(Difference(op.name, "constant", f"{name} {text}"))
-    rows += [
-        Difference(op.name, "constant", f"{name} holds other values (they cannot be read, only told apart)")
-        for name in sorted(op.digests.keys() & twin.digests.keys()) if op.digests[name] != twin.digests[name]
-    ]  # fmt: skip
     if op.inputs != twin.inputs:
         rows.append(Difference(op.name, "wiring", f"it reads {', '.join(op.inputs)}, the converter wires {', '.join(twin.inputs)}"))
     return rows

@@ -42,12 +42,11 @@ def debug(workspace: Workspace, name: str, *, images: int = 16) -> DebugResult:
     guilty = culprit(ops, rows, nodes)
     error = float(np.abs(values[LOGITS] - truth).max()) if LOGITS in values and values[LOGITS].shape == truth.shape else float("nan")
     within = gate.max_abs_logit is None or error <= gate.max_abs_logit
-    kind, text = _verdict(artifact, checkpoint, ops, guilty, within, pictures, values)
+    kind, text, blamed = _verdict(artifact, checkpoint, ops, guilty, within, pictures)
+    guilty = next((row for row in rows if row.name == blamed), guilty)
     if guilty is None and within and np.abs(stored - truth).max() > EXACT * np.abs(truth).max():
-        kind, text = (
-            "golden",
-            f"the golden outputs are wrong, not the model: max |Δ| {np.abs(stored - truth).max():.3g} from the checkpoint's",
-        )
+        kind = "golden"
+        text = f"the golden outputs are wrong, not the model: max |Δ| {np.abs(stored - truth).max():.3g} from the checkpoint's"
     keep, works = _repair(artifact, kind, pictures, truth, gate)
     return DebugResult(
         model=checkpoint.recipe.name, artifact=artifact.id, precision=artifact.manifest.precision, images=len(pictures),
@@ -57,33 +56,28 @@ def debug(workspace: Workspace, name: str, *, images: int = 16) -> DebugResult:
 
 
 def _verdict(
-    artifact: Artifact, checkpoint: Checkpoint, ops: list[Op], guilty: Layer | None, within: bool, pictures: Array, values: dict[str, Array]
-) -> tuple[str, str]:
-    """(kind, a sentence with figures)."""
+    artifact: Artifact, checkpoint: Checkpoint, ops: list[Op], guilty: Layer | None, within: bool, pictures: Array
+) -> tuple[str, str, str | None]:
+    """(kind, a sentence with figures, the op that is to blame where that is another than `guilty`)."""
     if guilty is None and within:
-        return "agreement", "every layer is within its band, and the logits are within their gate"
+        return "agreement", "every layer is within its band, and the logits are within their gate", None
     if guilty is not None and guilty.non_finite and artifact.format == "coreml":
         exact = trace(artifact, ops, pictures, exact=True).get(guilty.name)
         if exact is not None and np.isfinite(exact).all():
-            return "overflow", (
-                f"{guilty.non_finite} values are Inf or NaN in fp16, which ends at 65504; in fp32 the largest is {np.abs(exact).max():.4g}"
-            )
+            largest = f"in fp32 the largest is {np.abs(exact).max():.4g}"
+            return "overflow", f"{guilty.non_finite} values are Inf or NaN in fp16, which ends at 65504; {largest}", None
     try:
         changed = differences(ops, twin(artifact, checkpoint), artifact.manifest.precision)
     except ExportError as error:
-        return "operation", f"it computes something else than PyTorch; what the converter writes today is not known: {error}"
+        return "operation", f"it computes something else than PyTorch; what the converter writes today is not known: {error}", None
     own = [each for each in changed if guilty is not None and each.op == guilty.name]
-    if own or changed:
-        first = (own or changed)[0]
-        return first.kind, _sentence(own or changed, guilty)
+    if told := own or changed:  # an op that only hands on, where it should compute, shows in the next one
+        return told[0].kind, _sentence(told, guilty), told[0].op
     if guilty is None:
-        return "rounding", (
-            "no single layer is wrong: their roundings add up. "
-            f"{'Keep ops in fp32' if artifact.manifest.precision == 'fp16' else 'Widen gates.max_abs_logit'} if that is too much"
-        )
-    return "operation", (
-        "the converter itself writes this op so: on the same inputs it computes something else than PyTorch's; report it to the converter"
-    )
+        mend = "Keep ops in fp32" if artifact.manifest.precision == "fp16" else "Widen gates.max_abs_logit"
+        return "rounding", f"no single layer is wrong: their roundings add up. {mend} if that is too much", None
+    text = "the converter itself writes this op so: on the same inputs it computes something else than PyTorch's; report it"
+    return "operation", text, None
 
 
 def _sentence(changed: list[Difference], guilty: Layer | None) -> str:

@@ -14,7 +14,7 @@ from toolkit.artifact import Artifact, describe_preprocessing, write_artifact
 from toolkit.checkpoint import Checkpoint
 from toolkit.data import load
 from toolkit.errors import ArtifactError, ExportError
-from toolkit.export.formats import EXPORTERS, Exporter, Options, Source, check, find
+from toolkit.export.formats import EXPORTERS, KEPT, Exporter, Options, Source, check, find
 from toolkit.gates import allowed
 from toolkit.golden import golden
 from toolkit.networks import WithProbabilities, from_checkpoint
@@ -111,7 +111,7 @@ def _write(exporter: Exporter, name: str, source: Source, route: str, folder: Pa
 
 
 def _kept(source: Source) -> list[str]:
-    return [f"kept in fp32: {', '.join(source.options.keep_fp32)}"] if source.options.keep_fp32 else []
+    return [KEPT + ", ".join(source.options.keep_fp32)] if source.options.keep_fp32 else []
 
 
 def _prove(artifact: Artifact, exporter: Exporter, source: Source, truth: Golden, gates: Gates) -> float:
