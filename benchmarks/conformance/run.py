@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
@@ -149,12 +149,16 @@ def run_all(jobs: list[Job], options: Options) -> None:
             raise
 
 
-def clear(folder: Path, again: str) -> None:
-    """Forgets all ("all") or the failed ("failed") records of a run."""
-    records = read(folder)
-    kept = [record for record in records.values() if again == "failed" and record.outcome not in ("failed", "crashed")]
+def clear(folder: Path, again: str, suites: Sequence[str]) -> None:
+    """Forgets all ("all") or the failed ("failed") records of these suites; those of the others stay."""
+    failed = ("failed", "crashed")
+    kept = [
+        record for record in read(folder).values()
+        if record.suite not in suites or (again == "failed" and record.outcome not in failed)
+    ]  # fmt: skip
     for path in folder.glob("*"):
-        path.unlink()
+        if path.suffix != ".mutated" or not kept:
+            path.unlink()
     for record in kept:
         append(folder / "kept.jsonl", record)
 
@@ -195,7 +199,7 @@ def main() -> None:
         return
     if not arguments.table:
         if arguments.fresh or arguments.sample or arguments.again:
-            clear(arguments.results, "failed" if arguments.again else "all")
+            clear(arguments.results, "failed" if arguments.again else "all", arguments.suite)
         run_all(list(all_jobs(arguments)), options)
     table.write(arguments.results, out)
 

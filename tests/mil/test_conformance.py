@@ -169,8 +169,9 @@ def test_again_keeps_what_passed_and_fresh_keeps_nothing(tmp_path: Path):
     for again, kept in (("failed", {"good"}), ("all", set())):
         for key, outcome in (("good", "passed"), ("bad", "failed"), ("dead", "crashed")):
             records.append(tmp_path / "a.jsonl", record(key, outcome))
-        run.clear(tmp_path, again)
-        assert set(records.read(tmp_path)) == kept
+        records.append(tmp_path / "a.jsonl", record("another suite's", "failed", suite="other"))
+        run.clear(tmp_path, again, [record().suite])
+        assert set(records.read(tmp_path)) == kept | {"another suite's"}
 
 
 # a whole run, on tests of our own
