@@ -8,6 +8,7 @@ import pytest
 from toolkit.artifact import GOLDEN, Artifact
 from toolkit.cli import main
 from toolkit.debug import debug
+from toolkit.debug.program import READERS
 from toolkit.errors import ToolkitError
 from toolkit.faults.fault import sign
 
@@ -90,12 +91,12 @@ def test_golden_outputs_that_are_wrong_are_told_from_a_model_that_is(exported_co
     assert "the golden outputs are wrong, not the model: max |Δ| 1" in result.explanation
 
 
-def test_an_artifact_that_is_not_there_and_a_format_that_cannot_be_looked_into_are_said(exported):
+def test_an_artifact_that_is_not_there_and_a_format_that_cannot_be_looked_into_are_said(exported, monkeypatch):
     with pytest.raises(ToolkitError, match=r"there is no artifact 'coreml-int4' in .*; there are: .*coreml-fp16"):
         debug(exported, "coreml-int4")
-    if (exported.exports / "coreai-fp32").is_dir():
-        with pytest.raises(ToolkitError, match="a coreai file cannot be looked into op by op here"):
-            debug(exported, "coreai-fp32")
+    monkeypatch.delitem(READERS, "onnx")
+    with pytest.raises(ToolkitError, match=r"onnx files cannot be looked into op by op\. Debug another .* \(coreml, coreai\)"):
+        debug(exported, "onnx-fp32")
 
 
 @pytest.mark.parametrize(("fault", "code"), [(None, 0), ("relu-missing", 1)])

@@ -41,6 +41,7 @@ CASES = [
     ("square", lambda mb, x: mb.square(x=x), 300.0, "overflow"), ("square", lambda mb, x: mb.square(x=x), 200.0, "tight"),
     ("square", lambda mb, x: mb.square(x=x), 0.005, "subnormal"), ("log", lambda mb, x: mb.log(x=x), 1e-8, "cliff"),
     ("inverse", lambda mb, x: mb.inverse(x=x, epsilon=0.0), 1e-6, "overflow"),
+    ("exp", lambda mb, x: mb.exp(x=x), 100.0, "overflow"), ("sqrt", lambda mb, x: mb.sqrt(x=x), -1.0, "overflow"),  # inf and NaN in fp32
 ]  # fmt: skip
 
 

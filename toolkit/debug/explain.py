@@ -26,22 +26,31 @@ class Difference:
     text: str
 
 
-def twin(artifact: Artifact, checkpoint: Checkpoint) -> list[Op]:
-    """The ops of a fresh conversion of the checkpoint, in the artifact's format and precision. Raises ExportError."""
+def twin(artifact: Artifact, checkpoint: Checkpoint, precision: str | None = None) -> list[Op]:
+    """The ops of a fresh conversion of the checkpoint, in the artifact's format, and its precision if no other is given.
+
+    Raises ExportError.
+    """
     manifest, exporter = artifact.manifest, EXPORTERS[artifact.format]
-    route = next((note.removeprefix("made by route ") for note in manifest.notes if note.startswith("made by route ")), exporter.routes[0])
-    kept = next((note.removeprefix(KEPT) for note in manifest.notes if note.startswith(KEPT)), "")
+    precision = precision or manifest.precision
+    route = _noted(manifest.notes, "made by route ") or exporter.routes[0]
+    kept = _noted(manifest.notes, KEPT) if precision == "fp16" else ""
     options = Options(
-        precision=manifest.precision, input_kind=manifest.input_kind if artifact.format == "coreml" else "image",
+        precision=precision, input_kind=manifest.input_kind if artifact.format == "coreml" else "image",
         keep_fp32=tuple(kept.split(", ")) if kept else (),
     )  # fmt: skip
     source = Source(
-        checkpoint=checkpoint, model=WithProbabilities(from_checkpoint(checkpoint)).eval(), precision=manifest.precision, options=options
+        checkpoint=checkpoint, model=WithProbabilities(from_checkpoint(checkpoint)).eval(), precision=precision, options=options
     )
     with tempfile.TemporaryDirectory() as folder:
         converted = exporter.convert(source, route if route in exporter.routes else exporter.routes[0], Path(folder))
         fresh = manifest.model_copy(update={"entry": converted.entry})
         return read(Artifact(Path(folder), fresh))
+
+
+def _noted(notes: list[str], words: str) -> str:
+    """What an artifact's notes say after `words`; empty where they do not."""
+    return next((note.removeprefix(words) for note in notes if note.startswith(words)), "")
 
 
 def differences(found: list[Op], wanted: list[Op], precision: str) -> list[Difference]:
@@ -70,6 +79,10 @@ def _compared(op: Op, twin: Op, same: float) -> list[Difference]:
             rows.append(Difference(op.name, "constant", f"{name} is {'missing' if name not in op.constants else 'added'}"))
         elif text := described(op.constants[name], twin.constants[name], same):
             rows.append(Difference(op.name, "constant", f"{name} {text}"))
+    rows += [
+        Difference(op.name, "constant", f"{name} holds other values (they cannot be read, only told apart)")
+        for name in sorted(op.digests.keys() & twin.digests.keys()) if op.digests[name] != twin.digests[name]
+    ]  # fmt: skip
     if op.inputs != twin.inputs:
         rows.append(Difference(op.name, "wiring", f"it reads {', '.join(op.inputs)}, the converter wires {', '.join(twin.inputs)}"))
     return rows

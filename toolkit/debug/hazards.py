@@ -60,7 +60,7 @@ class Range:
     input_smallest: float = field(default=math.inf)
 
     def add(self, value: Array, read: list[Array]) -> None:
-        size = np.abs(value.astype(np.float64).reshape(-1))
+        size = np.nan_to_num(np.abs(value.astype(np.float64).reshape(-1)), nan=math.inf, posinf=math.inf)
         size = size[size > 0]
         self.values += size.size
         if size.size:
@@ -106,7 +106,7 @@ def ranges(evaluator: ReferenceEvaluator, ops: list[Op], inputs: list[dict[str, 
 
 
 def _judged(op: Op, seen: Range) -> Hazard:
-    headroom = math.log2(FP16_MAX / seen.largest)
+    headroom = math.log2(FP16_MAX / seen.largest) if math.isfinite(seen.largest) else -math.inf
     cliff = CLIFFS.get(op.type)
     over = cliff is not None and (seen.input_largest > cliff.above or seen.input_smallest < cliff.below)
     subnormal, lost = seen.subnormal / seen.values, seen.lost / seen.values

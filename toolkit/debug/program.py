@@ -15,14 +15,20 @@ KINDS = {  # by the type in lower case; what is not here is its own kind
     "resize_nearest_neighbor": "resize", "reduce_mean": "pool", "reducemean": "pool", "avg_pool": "pool", "max_pool": "pool",
     "averagepool": "pool", "maxpool": "pool", "globalaveragepool": "pool", "globalmaxpool": "pool", "reduce_max": "pool",
     "reducemax": "pool", "gemm": "linear", "matmul": "linear", "linear": "linear", "relu6": "relu", "clip": "relu",
-    "leakyrelu": "relu", "leaky_relu": "relu", "clamped_relu": "relu", "real_div": "mul", "div": "mul", "flatten": "reshape",
+    "broadcasting_batch_matmul": "linear", "sum_pool_2d": "pool", "interpolate": "resize", "broadcasting_add": "add",
+    "broadcasting_sub": "sub", "broadcasting_mul": "mul", "broadcasting_divide": "mul", "conv2d": "conv",
+    "leakyrelu": "relu", "leaky_relu": "relu", "clamped_relu": "relu", "real_div": "mul", "div": "mul",
+    "flatten": "reshape",
 }  # fmt: skip
-NEUTRAL = frozenset({"cast", "identity", "shape", "concat", "gather", "unsqueeze", "constant", "classify", "reshape", "squeeze"})
+NEUTRAL = frozenset({"cast", "identity", "shape", "concat", "gather", "unsqueeze", "constant", "classify", "reshape", "squeeze", "output"})
 
 
 @dataclass(frozen=True)
 class Op:
-    """`inputs`: the values it reads, in order; `attributes` and `constants` by the parameter's name (ONNX: by its place)."""
+    """`inputs`: the values it reads, in order; `attributes` and `constants` by the parameter's name (ONNX: by its place).
+
+    `digests`: constants whose values the format's reader does not give, by what names their contents.
+    """
 
     position: int
     type: str
@@ -30,6 +36,7 @@ class Op:
     inputs: tuple[str, ...]
     attributes: dict[str, Any] = field(default_factory=dict)
     constants: dict[str, Array] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -40,8 +47,8 @@ def read(artifact: Artifact) -> list[Op]:
     """In the file's order. Raises ToolkitError for a format that cannot be read op by op."""
     if artifact.format not in READERS:
         raise ToolkitError(
-            f"{artifact.id}: a {artifact.format} file cannot be looked into op by op here: its runtime gives no values between input "
-            "and output off macOS. Debug the Core ML or ONNX artifact of the same checkpoint; `toolkit validate` names known mistakes"
+            f"{artifact.id}: {artifact.format} files cannot be looked into op by op. Debug another artifact of the same "
+            f"checkpoint ({', '.join(READERS)}); `toolkit validate` names known mistakes"
         )
     return READERS[artifact.format](artifact)
 
@@ -94,4 +101,10 @@ def _onnx(artifact: Artifact) -> list[Op]:
     return ops
 
 
-READERS: dict[str, Callable[[Artifact], list[Op]]] = {"coreml": _coreml, "onnx": _onnx}
+def _coreai(artifact: Artifact) -> list[Op]:
+    from toolkit.debug.coreai import read as read_coreai
+
+    return read_coreai(artifact)
+
+
+READERS: dict[str, Callable[[Artifact], list[Op]]] = {"coreml": _coreml, "onnx": _onnx, "coreai": _coreai}

@@ -88,12 +88,22 @@ class Reference:
     def _node(self, index: int, node: Any, aliases: dict[str, str]) -> Node:
         whole = node.args[0] if node.target is operator.getitem else node
         names = [node.name, *([whole.name] if whole is not node else []), *([aliases[node.name]] if node.name in aliases else [])]
+        names += self._folded(whole)
         stack = list((node.meta.get("nn_module_stack") or {}).values())
         module = str(stack[-1][0] if stack and isinstance(stack[-1], tuple) else "").removeprefix("classifier").removeprefix(".")
         target = str(whole.target).rpartition("::")[2]
         kind = next((kind for part, kind in KINDS.items() if part in target), target)
         value = self.values[node.name].numpy()
         return Node(index, tuple(names), kind, module, _source(node.meta.get("stack_trace")), self._sums(whole, kind), value)
+
+    def _folded(self, node: Any) -> list[str]:
+        """`convolution_3`: what Core AI calls the fourth convolution, whose value is that of the batch-norm folded into it."""
+        convolutions = [each for each in self.module.graph.nodes if each.op == "call_function" and "conv" in str(each.target)]
+        normed = {each.args[0]: each for each in self.module.graph.nodes if "batch_norm" in str(each.target)}
+        return [
+            f"convolution_{number}" if number else "convolution"
+            for number, each in enumerate(convolutions) if normed.get(each, each) is node
+        ]  # fmt: skip
 
     def _sums(self, node: Any, kind: str) -> int:
         """Of a batch-norm those of the convolution before it: converters make one op of the two."""

@@ -10,9 +10,10 @@ from toolkit.checkpoint import Checkpoint
 from toolkit.debug.align import align
 from toolkit.debug.explain import Difference, differences, twin
 from toolkit.debug.localise import culprit, layers
+from toolkit.debug.precision import lost_digits
 from toolkit.debug.program import Op, read
 from toolkit.debug.reference import Reference
-from toolkit.debug.repair import smallest_set
+from toolkit.debug.repair import repaired
 from toolkit.debug.result import DebugResult, Layer
 from toolkit.debug.trace import trace
 from toolkit.errors import ArtifactError, ExportError
@@ -43,11 +44,14 @@ def debug(workspace: Workspace, name: str, *, images: int = 16) -> DebugResult:
     error = float(np.abs(values[LOGITS] - truth).max()) if LOGITS in values and values[LOGITS].shape == truth.shape else float("nan")
     within = gate.max_abs_logit is None or error <= gate.max_abs_logit
     kind, text, blamed = _verdict(artifact, checkpoint, ops, guilty, within, pictures)
+    unexplained = guilty if kind == "operation" and blamed is None else None
+    if unexplained and (lost := lost_digits(artifact, checkpoint, ops, unexplained, pictures, nodes, reference)):
+        kind, text = "rounding", lost
     guilty = next((row for row in rows if row.name == blamed), guilty)
     if guilty is None and within and np.abs(stored - truth).max() > EXACT * np.abs(truth).max():
         kind = "golden"
         text = f"the golden outputs are wrong, not the model: max |Δ| {np.abs(stored - truth).max():.3g} from the checkpoint's"
-    keep, works = _repair(artifact, kind, pictures, truth, gate)
+    keep, works = _repair(artifact, checkpoint, kind, pictures, truth, gate)
     return DebugResult(
         model=checkpoint.recipe.name, artifact=artifact.id, precision=artifact.manifest.precision, images=len(pictures),
         agrees=kind == "agreement", kind=kind, culprit=guilty, explanation=text, max_abs_logit=error, allowed=gate.max_abs_logit,
@@ -86,11 +90,13 @@ def _sentence(changed: list[Difference], guilty: Layer | None) -> str:
     return f"differs from what the converter writes for this checkpoint: {'; '.join(texts)}{more}"
 
 
-def _repair(artifact: Artifact, kind: str, pictures: Array, truth: Array, gate: Allowed) -> tuple[list[str], bool | None]:
+def _repair(
+    artifact: Artifact, checkpoint: Checkpoint, kind: str, pictures: Array, truth: Array, gate: Allowed
+) -> tuple[list[str], bool | None]:
     """The ops to keep in fp32, where that could help at all."""
     if kind not in ("overflow", "rounding") or artifact.format != "coreml" or artifact.manifest.precision != "fp16":
         return [], None
     if gate.max_abs_logit is None:
         return [], None
-    found = smallest_set(artifact.entry, pictures, truth, gate.max_abs_logit)
+    found = repaired(artifact, checkpoint, pictures, truth, gate.max_abs_logit)
     return found or [], found is not None

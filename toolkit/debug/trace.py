@@ -65,10 +65,16 @@ def _onnx(artifact: Artifact, ops: list[Op], images: Array, exact: bool) -> dict
     return {name: value.astype(np.float64) for name, value in found.items() if value.dtype.kind == "f"}
 
 
+def _coreai(artifact: Artifact, ops: list[Op], images: Array, exact: bool) -> dict[str, Array]:
+    from toolkit.debug.coreai import trace as trace_coreai
+
+    return trace_coreai(artifact, ops, images, exact)
+
+
 def _alike(one: Array, other: Array, tolerance: float) -> bool:
     """The same but for rounding; NaN and Inf at the same places."""
     largest = float(np.abs(other[np.isfinite(other)]).max(initial=1.0))
     return bool(one.shape == other.shape and np.allclose(one, other, rtol=tolerance, atol=tolerance * largest, equal_nan=True))
 
 
-TRACERS: dict[str, Callable[[Artifact, list[Op], Array, bool], dict[str, Array]]] = {"coreml": _coreml, "onnx": _onnx}
+TRACERS: dict[str, Callable[[Artifact, list[Op], Array, bool], dict[str, Array]]] = {"coreml": _coreml, "onnx": _onnx, "coreai": _coreai}
