@@ -11,7 +11,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "toolkit"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-BASE = ("errors", "tensors", "recipe", "workspace", "devices", "checkpoint", "artifact", "gates", "progress", "environment", "_torchvision")
+BASE = (
+    "errors", "tensors", "recipe", "workspace", "devices", "checkpoint", "artifact", "gates", "progress", "processes", "records",
+    "environment", "_torchvision",
+)  # fmt: skip
 LEVELS = (  # a room may import itself and the levels before its own
     *((room,) for room in ("errors", "tensors")),
     BASE[2:],  # among these: only without going round in a circle

@@ -7,7 +7,7 @@ import io
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -184,42 +184,90 @@ def verify(
 
 @app.command()
 def bench(
-    model: Model = DEFAULT_MODEL,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder under models/, a path, or a model file.")] = DEFAULT_MODEL,
     runtime: Runtimes = None,
     artifact: Annotated[list[str] | None, typer.Option("--artifact", help="Only this one of exports/; may be repeated.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Few rounds: for a look, not for a claim.")] = False,
     publish: Annotated[bool, typer.Option("--publish", help="Many rounds: for a figure that is published.")] = False,
-    batch: Annotated[int, typer.Option(min=1, help="Images a call.")] = 1,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. [default: the runtime's own]")] = None,
+    scenario: Annotated[str, typer.Option(help="stream, offline, paced, cold or sustained.")] = "stream",
+    batch: Annotated[list[int] | None, typer.Option(min=1, help="Images a call; may be repeated. [default: 1, offline 64]")] = None,
+    threads: Annotated[list[int] | None, typer.Option(min=1, help="CPU threads; may be repeated. [default: the runtime's own]")] = None,
+    hz: Annotated[float | None, typer.Option(help="Calls a second of --scenario paced.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Length of --scenario sustained.")] = None,
+    against: Annotated[Path | None, typer.Option(metavar="FILE", help="Compare with this earlier bench.json.")] = None,
+    fail_if_slower: Annotated[bool, typer.Option("--fail-if-slower", help="Exit with 1 when an arm is slower, beyond doubt.")] = False,
+    loadgen: Annotated[bool, typer.Option("--loadgen", help="Let MLPerf LoadGen measure as well, as an outside check.")] = False,
+    shape: Annotated[list[str] | None, typer.Option(metavar="NAME=1x3x224x224", help="Of an input that a model file leaves open.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Of a model file: where the samples go.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Decides the order of the rounds.")] = 0,
     json: Json = False,
 ) -> None:
-    """Measure latency, a process for each round.
+    """Measure latency, a process for each round; of a model, or of a model file from elsewhere.
 
     Exits with 1 when a runtime failed; it stays in the table with its last words.
     """
     from toolkit import bench as room
     from toolkit.report import terminal
+    from toolkit.report.live import live
+    from toolkit.runtimes.files import format_of
 
     if quick and publish:
         raise errors.ToolkitError("--quick and --publish exclude each other; give one of them")
-    preset: Literal["quick", "default", "publish"] = "quick" if quick else "publish" if publish else "default"
-    options = room.Options(preset=preset, batch=batch, threads=threads, seed=seed)
-    result = room.bench(Workspace.of(model), runtimes=runtime, artifacts=artifact, options=options)
+    options = room.Options(
+        preset="quick" if quick else "publish" if publish else "default", scenario=scenario, batch=tuple(batch or ()),  # type: ignore[arg-type]
+        threads=tuple(threads or (None,)), hz=hz, seconds=seconds, seed=seed, loadgen=loadgen,
+    )  # fmt: skip
+    if fail_if_slower and not options.decides:
+        raise errors.ToolkitError("--fail-if-slower needs verdicts: leave out --quick, and --scenario sustained")
+    with live() as show:
+        if format_of(Path(model)) is not None:
+            if artifact:
+                raise errors.ToolkitError(f"--artifact is for models; {model} is a model file")
+            result = room.bench_file(
+                Path(model), runtimes=runtime, options=options, against=against, shapes=_shapes(shape or []), out=out, show=show
+            )
+        elif shape or out:
+            raise errors.ToolkitError(f"--shape and --out are for model files; {model} is none")
+        else:
+            result = room.bench(Workspace.of(model), runtimes=runtime, artifacts=artifact, options=options, against=against, show=show)
     terminal.show(result, json)
-    raise typer.Exit(errors.CHECK_FAILED if any(arm.error for arm in result.arms) else errors.DONE)
+    if result.interrupted:
+        raise typer.Exit(errors.INTERRUPTED)
+    failed = any(arm.error for arm in result.arms) or any(each.error for each in result.loadgen)
+    raise typer.Exit(errors.CHECK_FAILED if failed or (fail_if_slower and result.slower) else errors.DONE)
+
+
+def _shapes(words: list[str]) -> dict[str, tuple[int, ...]]:
+    """`NAME=1x3x224x224` → name and shape."""
+    found = {}
+    for word in words:
+        name, _, text = word.rpartition("=")
+        sizes = text.split("x")
+        if not name or not all(size.isdecimal() and int(size) > 0 for size in sizes):
+            raise errors.ToolkitError(f"--shape {word}: give it as NAME=1x3x224x224")
+        found[name] = tuple(map(int, sizes))
+    return found
 
 
 @app.command()
-def report(model: Model = DEFAULT_MODEL, data_dir: DataDir = None, json: Json = False) -> None:
-    """Write one HTML page, and Markdown of the same.
+def report(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder under models/, a path, or a bench.json.")] = DEFAULT_MODEL,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Write one HTML page, and Markdown of the same; of a bench.json, show its tables again.
 
     From what was trained, validated and measured so far; what was not is said to be missing.
     """
     from toolkit import report as room
     from toolkit.report import terminal
 
-    terminal.show(room.report(Workspace.of(model), data_dir=data_dir), json)
+    if model.endswith(".json"):
+        from toolkit.bench import read
+
+        terminal.show(read(Path(model)), json)
+    else:
+        terminal.show(room.report(Workspace.of(model), data_dir=data_dir), json)
 
 
 @app.command()

@@ -9,17 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bench.test_stats import round_of
 from scipy.stats import gmean
 
+from tests.bench.conftest import round_of
 from toolkit import bench as room
 from toolkit.bench import BenchResult, Options
+from toolkit.bench.arms import of_file, of_model
+from toolkit.bench.plan import PRESETS
 from toolkit.checkpoint import Checkpoint
-from toolkit.errors import ArtifactError, RuntimeUnavailable
-from toolkit.runtimes import find
+from toolkit.errors import ArtifactError, RuntimeUnavailable, ToolkitError
+from toolkit.runtimes import Runtime
 from toolkit.workspace import Workspace
 
 verb = import_module("toolkit.bench.bench")  # the module; toolkit.bench.bench, the attribute, is the function
+QUICK = Options(preset="quick")
 
 
 def worker_that(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, body: str) -> None:
@@ -27,142 +30,190 @@ def worker_that(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, body: str) -> N
     script = tmp_path / "python"
     script.write_text(f"#!{sys.executable}\n{body}\n")
     script.chmod(0o755)
-    monkeypatch.setattr(verb.sys, "executable", str(script))
+    monkeypatch.setattr("toolkit.processes.sys.executable", str(script))
 
 
-@pytest.mark.parametrize(
-    ("body", "words"),
-    [
-        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", r"was killed by SIGKILL; last words: none"),
-        ("import os, sys; print('compiling', file=sys.stderr, flush=True); os.abort()", r"SIGABRT; last words: compiling"),
-        ("import time; time.sleep(60)", r"did not end within 0.5 s and was stopped"),
-        ("import os, signal; os.kill(os.getpid(), 35)", r"was killed by signal 35; last words: none"),
-        ("print('hello')", r"printed no result but 'hello'; last words: none"),
-        ("import sys; print('{}'); print('half a model', file=sys.stderr)", r"printed no result but '{}'; last words: half a model"),
-        ("import sys; sys.stdout.buffer.write(bytes([255, 254, 0]))", r"printed no result but .*xff"),
-        ("import sys; sys.stderr.buffer.write(bytes([255])); sys.exit(1)", r"xff"),
-        ("pass", r"printed no result but ''"),
-        ("raise SystemExit(3)", r"exit code 3 and no message"),
-        ("raise ValueError('boom')", r"ValueError: boom"),
-    ],
-)
-def test_a_worker_that_ends_badly_is_words_and_not_an_exception(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, body: str, words: str
-) -> None:
+def job(workspace: Workspace, runtime: str = "null", options: Options = QUICK):
+    (plan, *_), _, _ = of_model(workspace, [runtime], None, options, workspace.folder)
+    return plan.job(0, options)
+
+
+@pytest.mark.parametrize(("body", "words"), [
+    ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", r"was killed by SIGKILL; it said nothing"),
+    ("import os, sys; print('compiling', file=sys.stderr, flush=True); os.abort()", r"SIGABRT; last words: compiling"),
+    ("import time; time.sleep(60)", r"did not end within 1.5 s and was stopped"),
+    ("import os, signal; os.kill(os.getpid(), 35)", r"was killed by signal 35; it said nothing"),
+    ("print('hello')", r"printed no result but 'hello'; last words: none"),
+    ("import sys; print('{}'); print('half a model', file=sys.stderr)", r"printed no result but '{}'; last words: half a model"),
+    ("import sys; sys.stdout.buffer.write(bytes([255, 254, 0]))", r"printed no result but .*xff"),
+    ("import sys; sys.stderr.buffer.write(bytes([255])); sys.exit(1)", r"xff"),
+    ("pass", r"printed no result but ''"), ("raise SystemExit(3)", r"exit code 3 and no message"),
+    ("raise ValueError('boom')", r"ValueError: boom"),
+])  # fmt: skip
+def test_a_worker_that_ends_badly_is_words_and_not_an_exception(exported, monkeypatch, tmp_path: Path, body, words):
+    asked = job(exported)
     worker_that(monkeypatch, tmp_path, body)
-    outcome = verb.run_round("{}", limit_s=0.5 if "sleep" in body else 30)
+    outcome = verb.run_round(asked, limit_s=0.5 if "sleep" in body else 30)
     assert isinstance(outcome, str)
     assert re.search(words, outcome)
 
 
-def test_every_round_of_every_arm_is_a_process_of_its_own(
-    exported_copy: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_every_round_of_every_arm_is_a_process_of_its_own(exported_copy, monkeypatch, tmp_path: Path):
     """Workers that give their process id as the time of the first call."""
     text = repr(round_of([1000] * 20).model_dump())
     worker_that(monkeypatch, tmp_path, f"import json, os; print(json.dumps({{**{text}, 'first_call_ns': os.getpid()}}))")
-    found = verb.bench(exported_copy, runtimes=["torch-cpu", "onnxruntime-cpu", "null"], options=Options(preset="quick"))
+    found = verb.bench(exported_copy, runtimes=["torch-cpu", "onnxruntime-cpu", "null"], options=QUICK)
     assert [arm.error for arm in found.arms] == [None] * 3
     processes = [each.first_call_ns for arm in found.arms for each in arm.rounds]
     assert len({*processes, os.getpid()}) == 2 * 3 + 1
 
 
-def test_a_file_in_the_users_folder_is_not_imported_in_place_of_the_library(
-    exported: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_file_in_the_users_folder_is_not_imported_in_place_of_the_library(exported, monkeypatch, tmp_path: Path):
+    asked = job(exported)
     for name in ("random", "numpy", "toolkit"):
         (tmp_path / f"{name}.py").write_text("raise RuntimeError('the file of the user')\n")
     monkeypatch.chdir(tmp_path)
-    assert isinstance(verb.run_round(null_job(exported)), verb.Round)
+    assert isinstance(verb.run_round(asked), room.Round)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="where the size of the parent survives exec")
-def test_peak_memory_of_a_round_is_not_that_of_the_process_that_started_it(exported: Workspace) -> None:
+def test_peak_memory_of_a_round_is_not_that_of_the_process_that_started_it(exported):
     held = np.ones(400 << 20, np.uint8)
-    found = verb.run_round(null_job(exported))
-    assert isinstance(found, verb.Round)
+    found = verb.run_round(job(exported))
+    assert isinstance(found, room.Round)
     assert 1 << 20 < found.peak_memory_bytes < held.nbytes / 2
 
 
-def null_job(workspace: Workspace) -> str:
-    checkpoint = Checkpoint.open(workspace.checkpoint)
-    return verb.Plan(verb.Artifact.of_checkpoint(checkpoint), find("null"), 1.0).job(Options(preset="quick"))
-
-
-def test_the_rounds_run_interleaved_in_the_order_that_is_recorded(exported_copy: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs: list[dict[str, object]] = []
-
-    def fake(job: str) -> object:
-        jobs.append(json.loads(job))
-        return round_of([1000] * 20)
-
-    monkeypatch.setattr(verb, "run_round", fake)
+def test_the_rounds_run_interleaved_in_the_order_that_is_recorded(exported_copy, in_process):
+    jobs = in_process(lambda job: round_of([1000] * 20, max(0, job.number)))
     runtimes = ["torch-cpu", "onnxruntime-cpu", "null"]
-    options = Options(preset="default", batch=4, threads=2, seed=7)
-    found = verb.bench(exported_copy, runtimes=runtimes, options=options)
-    assert [each.rpartition(":")[2] for each in found.order] == [job["runtime"] for job in jobs]
-    assert [each.partition(":")[0] for each in found.order] == [str(number) for number in range(5) for _ in runtimes]
-    for number in range(5):
-        assert sorted(str(job["runtime"]) for job in jobs[3 * number : 3 * number + 3]) == sorted(runtimes)
-    assert {(job["batch"], job["threads"], job["preset"]) for job in jobs} == {(4, 2, "default")}
-    (gate,) = {job["allowed_abs_logit"] for job in jobs if job["format"] != "torch"}
-    assert 1e-5 < gate < 1e-3  # derived: see tests/test_gates.py
-    assert {job["allowed_abs_logit"] for job in jobs if job["format"] == "torch"} == {None}
-    assert (found.batch, found.threads, found.preset, found.seed) == (4, 2, "default", 7)
+    found = verb.bench(exported_copy, runtimes=runtimes, options=Options(batch=(4,), threads=(2,), seed=7))
+    rounds, arms = PRESETS["default"].rounds, 4  # the first arm twice: the control
+    pilots, timed = [each for each in jobs if each.number < 0], [each for each in jobs if each.number >= 0]
+    assert sorted(each.runtime for each in pilots) == sorted(runtimes)  # a control needs no pilot of its own
+    assert [each.number for each in timed] == [number for number in range(rounds) for _ in range(arms)]
+    assert [each.partition(":")[0] for each in found.order] == [str(each.number) for each in timed]
+    assert [each.split(":")[2].split(" ")[0] for each in found.order] == [each.runtime for each in timed]
+    for number in range(rounds):
+        turn = sorted(each.runtime for each in timed[arms * number : arms * (number + 1)])
+        assert turn == sorted([*runtimes, "torch-cpu"])
+    assert {(each.batch, each.threads, each.calls) for each in timed} == {(4, 2, PRESETS["default"].calls)}
+    assert {1e-5 < each.allowed_abs_logit < 1e-2 for each in timed if each.runtime != "null"} == {True}  # derived: tests/test_gates.py
+    assert {each.allowed_abs_logit for each in timed if each.runtime == "null"} == {None}
+    assert {each.golden for each in jobs if each.runtime == "onnxruntime-cpu"} == {str(exported_copy.exports / "onnx-fp32/golden.npz")}
 
 
-def test_the_figures_can_be_computed_again_from_the_samples_in_the_report(
-    exported_copy: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_arms_are_every_artifact_runtime_number_of_threads_and_batch(exported, in_process):
+    in_process(lambda job: round_of([1000] * 20))
+    options = Options(preset="quick", batch=(1, 8), threads=(1, 2))
+    found = verb.bench(exported, runtimes=["onnxruntime-cpu"], options=options)
+    assert [arm.id for arm in found.arms] == [
+        "onnx-fp32:onnxruntime-cpu 1 thread", "onnx-fp32:onnxruntime-cpu 1 thread batch 8", "onnx-fp32:onnxruntime-cpu 2 threads",
+        "onnx-fp32:onnxruntime-cpu 2 threads batch 8",
+    ]  # fmt: skip
+
+
+def test_the_figures_can_be_computed_again_from_the_samples_in_the_report(exported_copy, in_process):
     random = np.random.default_rng(0)
-    monkeypatch.setattr(verb, "run_round", lambda job: round_of(random.integers(10**6, 10**7, 100).tolist()))
-    verb.bench(exported_copy, runtimes=["null"], options=Options())
-    (arm,) = json.loads((exported_copy.reports / room.REPORT).read_text(encoding="utf-8"))["arms"]
-    samples = np.array([each["samples_ns"] for each in arm["rounds"]])  # (5 rounds, 100 calls)
-    assert samples.shape == (5, 100)
-    assert arm["p50_ms"] == pytest.approx(gmean(np.median(samples, axis=1)) / 1e6)
-    assert arm["p90_ms"] == pytest.approx(np.quantile(samples, 0.9) / 1e6)
-    assert arm["p99_ms"] == pytest.approx(np.quantile(samples, 0.99) / 1e6)
+    in_process(lambda job: round_of(random.integers(10**6, 10**7, 100).tolist(), max(0, job.number)))
+    found = verb.bench(exported_copy, runtimes=["null"], options=Options())
+    path = exported_copy.reports / room.REPORT
+    arm = json.loads(path.read_text(encoding="utf-8"))["arms"][0]
+    samples = np.array([each["samples_ns"] for each in arm["rounds"]])  # (rounds, 100 calls)
+    assert samples.shape == (PRESETS["default"].rounds, 100)
+    assert arm["figures"]["p50_ms"]["value"] == pytest.approx(gmean(np.median(samples, axis=1)) / 1e6)
+    assert arm["figures"]["p90_ms"] == pytest.approx(np.quantile(samples, 0.9) / 1e6)
+    assert room.read(path) == found
 
 
-def test_real_rounds_are_kept_with_every_sample_and_the_environment(exported: Workspace) -> None:
+@pytest.mark.parametrize(("text", "words"), [("{}", "Field required"), ("[", "Invalid JSON"), (None, "No such file")])
+def test_a_stored_measurement_that_cannot_be_read_is_one_message(tmp_path: Path, text, words):
+    if text is not None:
+        (tmp_path / "bench.json").write_text(text)
+    with pytest.raises(ToolkitError, match=words):
+        room.read(tmp_path / "bench.json")
+
+
+def test_real_rounds_are_kept_with_every_sample_and_the_environment(exported):
     found = verb.bench(exported, runtimes=["null", "onnxruntime-cpu"], options=Options(preset="quick", seed=1))
     assert [(arm.artifact, arm.runtime, arm.error) for arm in found.arms] == [
         ("torch", "null", None),
         ("onnx-fp32", "onnxruntime-cpu", None),
     ]
     assert all(len(each.samples_ns) >= 20 for arm in found.arms for each in arm.rounds)
-    assert sorted(found.order) == sorted(f"{n}:{arm.artifact}:{arm.runtime}" for n in range(2) for arm in found.arms)
+    assert sorted(found.order) == sorted(f"{n}:{arm.id}" for n in range(2) for arm in found.arms)
     assert found.environment["python"] == ".".join(map(str, sys.version_info[:3]))
     assert found.checkpoint_sha256 == Checkpoint.open(exported.checkpoint).card.weights_sha256
+    assert found.estimated_s > 0
     assert BenchResult.model_validate_json((exported.reports / room.REPORT).read_bytes()) == found
 
 
-def test_a_failed_arm_stays_in_the_table_without_figures_and_is_not_tried_again(
-    exported: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tried: list[str] = []
+def test_a_failed_arm_stays_in_the_table_without_figures_and_is_not_tried_again(exported, in_process):
+    def answer(job):
+        return (
+            "was killed by SIGKILL" if job.runtime == "onnxruntime-cpu" and job.number == 1 else round_of([1000] * 50, max(0, job.number))
+        )
 
-    def fake(job: str) -> object:
-        tried.append(job)
-        return "was killed by SIGKILL" if "onnxruntime" in job else round_of([1000] * 50)
-
-    monkeypatch.setattr(verb, "run_round", fake)
-    found = verb.bench(exported, runtimes=["torch-cpu", "onnxruntime-cpu"], options=Options(preset="default"))
-    by_runtime = {arm.runtime: arm for arm in found.arms}
+    jobs = in_process(answer)
+    found = verb.bench(exported, runtimes=["torch-cpu", "onnxruntime-cpu"], options=Options())
+    by_runtime = {arm.runtime: arm for arm in found.arms if not arm.control}
     assert by_runtime["onnxruntime-cpu"].error == "was killed by SIGKILL"
-    assert by_runtime["onnxruntime-cpu"].p50_ms is None
-    assert by_runtime["torch-cpu"].p50_ms == pytest.approx(0.001)
-    assert by_runtime["torch-cpu"].p50_low_ms is not None
-    assert sum("onnxruntime" in job for job in tried) == 1
+    assert by_runtime["onnxruntime-cpu"].figures is None
+    assert len(by_runtime["onnxruntime-cpu"].rounds) == 1  # what was measured is kept
+    assert by_runtime["torch-cpu"].figures.p50_ms.low is not None
+    assert sum(each.runtime == "onnxruntime-cpu" for each in jobs) == 1 + 2
 
 
-def test_what_gives_no_latency_is_skipped_with_its_reason(exported: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verb, "run_round", lambda job: round_of([1000]))
-    asked = []
-    why_not = verb.Runtime.why_not
-    monkeypatch.setattr(verb.Runtime, "why_not", lambda self: asked.append(self.is_device) or why_not(self))
-    found = verb.bench(exported, options=Options(preset="quick"))
+def test_an_arm_that_does_not_run_at_all_is_found_out_before_the_first_round(exported, in_process):
+    jobs = in_process(lambda job: "no" if job.runtime == "torch-cpu" else round_of([1000] * 50, max(0, job.number)))
+    found = verb.bench(exported, runtimes=["torch-cpu", "onnxruntime-cpu"], options=Options())
+    assert [arm.error for arm in found.arms] == ["no", "no", None]
+    assert sum(each.runtime == "torch-cpu" for each in jobs) == 1
+
+
+def test_ctrl_c_keeps_what_was_measured_and_says_so(exported_copy, in_process):
+    def answer(job):
+        if job.number == 3:
+            raise KeyboardInterrupt
+        return round_of([1000] * 50, max(0, job.number))
+
+    in_process(answer)
+    found = verb.bench(exported_copy, runtimes=["null"], options=Options())
+    assert found.interrupted
+    assert [len(arm.rounds) for arm in found.arms] == [3, 3]
+    assert room.read(exported_copy.reports / room.REPORT) == found
+
+
+def test_after_every_round_the_result_so_far_is_shown_with_the_time_left(exported_copy, in_process):
+    in_process(lambda job: round_of([1000] * 50, max(0, job.number)))
+    seen = []
+    verb.bench(exported_copy, runtimes=["null"], options=QUICK, show=lambda result, words: seen.append((len(result.arms[0].rounds), words)))
+    assert [count for count, _ in seen] == [1, 2]
+    assert re.fullmatch(r"round 2 of 2, about 0 s left", seen[1][1])
+
+
+def test_an_earlier_measurement_is_compared_with_and_a_strange_one_refused_before_anything_runs(exported_copy, in_process, tmp_path: Path):
+    in_process(lambda job: round_of([1000 + job.number] * 50, max(0, job.number)))
+    verb.bench(exported_copy, runtimes=["null"], options=Options())
+    before = tmp_path / "before.json"
+    before.write_bytes((exported_copy.reports / room.REPORT).read_bytes())
+    jobs = in_process(lambda job: round_of([2000 + job.number] * 50, max(0, job.number)))
+    found = verb.bench(exported_copy, runtimes=["null"], options=Options(), against=before)
+    assert [(each.against, each.verdict) for each in found.verdicts[1:]] == [("torch:null, stored", "slower")]
+    text = json.loads(before.read_text())
+    text["environment"]["processor"] = "another"
+    before.write_text(json.dumps(text))
+    jobs.clear()
+    with pytest.raises(ToolkitError, match="not comparable: processor"):
+        verb.bench(exported_copy, runtimes=["null"], options=Options(), against=before)
+    assert jobs == []
+
+
+def test_what_gives_no_latency_is_skipped_with_its_reason(exported, monkeypatch, in_process):
+    in_process(lambda job: round_of([1000]))
+    asked, why_not = [], Runtime.why_not
+    monkeypatch.setattr(Runtime, "why_not", lambda self: asked.append(self.is_device) or why_not(self))
+    found = verb.bench(exported, options=QUICK)
     assert all(asked)  # what is not measured is not imported
     reasons = {(each.runtime, each.artifact): each.reason for each in found.skipped}
     assert "not a device's latencies" in reasons["coreml-reference", "coreml-fp16"]
@@ -172,20 +223,48 @@ def test_what_gives_no_latency_is_skipped_with_its_reason(exported: Workspace, m
         assert "macOS" in reasons["coreml-ane", "coreml-fp16"]
 
 
-def test_nothing_measurable_is_an_error_that_lists_the_reasons(exported: Workspace) -> None:
+def test_nothing_measurable_is_an_error_that_lists_the_reasons(exported):
     with pytest.raises(RuntimeUnavailable, match=r"nothing can be measured here:\n  coreml-reference: .*latencies"):
         verb.bench(exported, runtimes=["coreml-reference"])
 
 
-def test_without_artifacts_only_what_reads_the_checkpoint_can_be_measured(trained: Workspace, tmp_path: Path) -> None:
+def test_without_artifacts_the_checkpoint_is_verified_on_noise(trained, tmp_path: Path):
     import shutil
 
     shutil.copytree(trained.checkpoint, tmp_path / "checkpoint")
     bare = Workspace(tmp_path, trained.recipe)
     with pytest.raises(RuntimeUnavailable, match=r"onnxruntime-cpu: there is no onnx artifact"):
         verb.bench(bare, runtimes=["onnxruntime-cpu"])
+    found = verb.bench(bare, runtimes=["torch-cpu"], options=QUICK)
+    assert found.arms[0].rounds[0].verified["before"] == 8
+    assert found.arms[0].rounds[0].max_abs_logit < 1e-4
 
 
-def test_an_artifact_that_is_not_there_is_named(exported: Workspace) -> None:
+def test_an_artifact_that_is_not_there_is_named(exported):
     with pytest.raises(ArtifactError, match=r"'onnx-fp8'.*onnx-fp32"):
         verb.bench(exported, artifacts=["onnx-fp8"])
+
+
+def test_a_model_file_from_elsewhere_is_timed_and_called_unverified(exported, tmp_path: Path, monkeypatch):
+    import shutil
+
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(exported.exports / "onnx-fp32/model.onnx", tmp_path / "theirs.onnx")
+    found = room.bench_file(tmp_path / "theirs.onnx", options=Options(preset="quick", batch=(2,)))
+    (arm,) = found.arms
+    assert (arm.error, arm.artifact, arm.runtime) == (None, "theirs.onnx", "onnxruntime-cpu")
+    assert (arm.rounds[0].verified, arm.rounds[0].max_abs_logit, found.checkpoint_sha256) == ({}, None, None)
+    assert next(each for each in arm.findings if each.name == "outputs are the golden ones").ok is None
+    assert room.read(tmp_path / "theirs-bench.json") == found
+
+
+@pytest.mark.parametrize(("name", "runtimes", "words"), [
+    ("x.tflite", None, r"is no model file that can be timed; there are \.onnx, \.mlpackage"), ("gone.onnx", None, "there is no file"),
+    ("x.mlpackage", None, r"coreml-reference: it computes results on this machine's CPU, not a device's latencies"),
+    ("x.onnx", ["torch-cpu"], r"torch-cpu: it does not read \.onnx files"),
+])  # fmt: skip
+def test_a_file_that_cannot_be_timed_is_one_message(tmp_path: Path, name, runtimes, words):
+    if "gone" not in name:
+        (tmp_path / name).touch()
+    with pytest.raises(ToolkitError, match=words):
+        of_file(tmp_path / name, runtimes, QUICK, {})

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests.bench.conftest import arm_of, result_of, round_of
+from toolkit.bench import judged
 from toolkit.bench.result import Arm, BenchResult, Skipped
 from toolkit.checkpoint import Checkpoint
 from toolkit.data import load
@@ -82,12 +84,16 @@ def validation(trained: Workspace) -> Callable[..., ValidationResult]:
     return make
 
 
-def arm(artifact: str, runtime: str, p50_ms: float | None, **fields: Any) -> Arm:
-    times = (None,) * 5 if p50_ms is None else (p50_ms, p50_ms * 0.97, p50_ms * 1.05, p50_ms * 1.2, None)
-    measured = dict(zip(("p50_ms", "p50_low_ms", "p50_high_ms", "p90_ms", "p99_ms"), times, strict=True))
-    return Arm(**{
-        "artifact": artifact, "runtime": runtime, "precision": "fp32", "version": "1", "rounds": [], "error": None, **measured,
-        "images_per_s": 812.5, "load_ms": 45.25, "first_call_ms": 33.75, "peak_memory_bytes": 512_300_000, **fields,
+def arm(artifact: str, runtime: str, p50_ms: float | None, rounds: int = 5, calls: int = 100, **fields: Any) -> Arm:
+    """Rounds whose medians lie 1 % apart, on a quiet machine."""
+    medians = [] if p50_ms is None else [round(1e6 * p50_ms * (1 + 0.01 * (number - rounds // 2))) for number in range(rounds)]
+    return arm_of([], runtime, **{
+        "id": f"{artifact}:{runtime}", "artifact": artifact,
+        "rounds": [
+            round_of([median] * calls, number, load_ns=45_100_000, first_call_ns=33_750_000, peak_memory_bytes=512_300_000,
+                     wall_ns=max(3 * 10**9, median * calls))
+            for number, median in enumerate(medians)
+        ], **fields,
     })  # fmt: skip
 
 
@@ -99,13 +105,12 @@ def arm_maker() -> Callable[..., Arm]:
 @pytest.fixture
 def bench(trained: Workspace) -> Callable[..., BenchResult]:
     def make(**fields: Any) -> BenchResult:
-        return BenchResult(**{
-            "model": "tiny", "checkpoint_sha256": Checkpoint.open(trained.checkpoint).card.weights_sha256, "preset": "default",
-            "batch": 1, "threads": None, "seed": 0, "order": [], "started_utc": "2026-01-02T03:04:05+00:00",
+        return judged(result_of(**{
             "arms": [arm("torch", "torch-cpu", 8.0), arm("onnx-fp32", "onnxruntime-cpu", 2.0)],
-            "skipped": [Skipped(artifact="coreml-fp16", runtime="coreml-ane", reason=WHY_NOT)], "environment": ENVIRONMENT,
+            "checkpoint_sha256": Checkpoint.open(trained.checkpoint).card.weights_sha256, "environment": ENVIRONMENT,
+            "skipped": [Skipped(artifact="coreml-fp16", runtime="coreml-ane", reason=WHY_NOT)],
             "load_average_before": [0.5, 0.5, 0.5], "load_average_after": [1.0, 1.0, 1.0], **fields,
-        })  # fmt: skip
+        }))  # fmt: skip
 
     return make
 

@@ -16,9 +16,9 @@ def texts(svg: str) -> list[str]:
 def test_every_arm_that_was_measured_is_in_the_latency_chart_fastest_on_top(bench, arm):
     failed = arm("coreml-fp16", "coreml-cpu", None, error="was killed by SIGKILL")
     chart = latency_chart(bench(arms=[arm("torch", "torch-cpu", 8.0), arm("onnx-fp32", "onnxruntime-cpu", 2.0), failed]))
-    assert {"torch · torch-cpu", "onnx-fp32 · onnxruntime-cpu", "8.000", "2.000", "p50 (ms)"} <= set(texts(chart.svg))
+    assert {"torch · torch-cpu", "onnx-fp32 · onnxruntime-cpu", "8", "2", "p50 (ms)"} <= set(texts(chart.svg))
     assert "coreml-cpu" not in chart.svg
-    assert chart.alt == "p50 latency, fastest first: onnx-fp32 on onnxruntime-cpu 2.000 ms; torch on torch-cpu 8.000 ms."
+    assert chart.alt == "p50 latency, fastest first: onnx-fp32 · onnxruntime-cpu 2 ms; torch · torch-cpu 8 ms."
 
 
 @pytest.mark.parametrize(("slowest", "logarithmic"), [(40.0, False), (41.0, True)])
@@ -32,8 +32,14 @@ def test_without_a_measured_arm_there_is_no_chart(bench, arm):
 
 
 def test_an_arm_without_an_interval_is_drawn(bench, arm):
-    chart = latency_chart(bench(arms=[arm("torch", "torch-cpu", 8.0, p50_low_ms=None, p50_high_ms=None)]))
-    assert "8.000" in texts(chart.svg)
+    chart = latency_chart(bench(arms=[arm("torch", "torch-cpu", 8.0, rounds=2)]))
+    assert "7.96" in texts(chart.svg)  # rounds of 7.92 and 8
+
+
+def test_every_round_is_a_mark_of_its_own(bench, arm):
+    """One more path of five points for an arm of five rounds than for the same arm with one."""
+    marks = [latency_chart(bench(arms=[arm("torch", "torch-cpu", 8.0, rounds=rounds)])).svg.count("<use ") for rounds in (1, 5)]
+    assert marks[1] - marks[0] == 4
 
 
 def test_names_are_drawn_as_they_are(bench, arm):

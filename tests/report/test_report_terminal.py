@@ -4,6 +4,7 @@ import importlib
 import io
 import json
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from toolkit.doctor import Diagnosis, Problem, RuntimeState
 from toolkit.export import ExportResult
 from toolkit.inspection import Facts
 from toolkit.predict import Prediction, PredictResult
-from toolkit.report import ReportResult, tables, terminal
+from toolkit.report import ReportResult, latency, tables, terminal
 from toolkit.training import TrainResult
 
 LONG = "a-very-long-name-of-an-artifact-that-is-longer-than-a-line-of-eighty-columns-and-must-not-be-cut"
@@ -166,27 +167,70 @@ def test_a_reference_that_is_not_finite_fails(validation, check):
 
 
 def test_latency_tells_what_a_reader_must_know(bench, arm, capsys):
-    failed = arm("coreml-fp16", "coreml-cpu", None, error="was killed by SIGKILL", images_per_s=None, load_ms=None,
-                 first_call_ms=None, peak_memory_bytes=None)  # fmt: skip
-    arms = [arm("torch", "torch-cpu", 8.0), arm("onnx-fp32", "onnxruntime-cpu", 2.0), failed]
-    text = printed(bench(arms=arms, preset="quick", load_average_before=[4.5, 0, 0]), capsys)
-    for words in ("8.000 [7.760, 8.400]", "1.00×", "0.25×", "512.3", "45.25", "33.75", "812.5", tables.QUICK, "needs 459 calls",
-                  "coreml-fp16 on coreml-cpu: was killed by SIGKILL", "WARNING: the machine was busy", "load average 4.50 on 8 cores",
+    failed = arm("coreml-fp16", "coreml-cpu", None, error="was killed by SIGKILL")
+    control = arm("torch", "torch-cpu", 8.01, id="torch:torch-cpu (A/A)", control=True)
+    arms = [arm("torch", "torch-cpu", 8.0), control, arm("onnx-fp32", "onnxruntime-cpu", 2.0, calls=80), failed]
+    text = printed(bench(arms=arms, load_average_before=[4.5, 0, 0]), capsys)
+    for words in ("8 [7.84, 8.16]", "2 [1.96, 2.04]", "512", "45.1", "33.8", "needs 459 calls, here are 400", "noise floor ±",
+                  "failed: coreml-fp16:coreml-cpu: was killed by SIGKILL", "WARNING: the machine was busy", "load average 4.50 on 8 cores",
+                  "INVALID onnx-fp32:onnxruntime-cpu: calls and time: 80 calls", "spread 1.58 % between rounds",
                   "machine: processor Test 9000, cores 8", "coreml-ane, coreml-fp16: Core ML needs macOS"):  # fmt: skip
-        assert words in text
-    assert "FAILED" in next(line for line in text.splitlines() if "coreml-cpu" in line)
+        assert words in text, words
+    assert re.search(r"onnx-fp32:onnxruntime-cpu +torch:torch-cpu +0\.25 \[.*\] +faster", text)
+    assert re.search(r"\(A/A\) +torch:torch-cpu +1 \[.*\] +same", text)
+    states = [line.split()[-1] for line in text.splitlines() if line.startswith((" torch ", " onnx-fp32 ", " coreml-fp16 "))][:4]
+    assert states == ["INVALID", "INVALID", "INVALID", "FAILED"]
 
 
-def test_a_calm_default_measurement_has_no_stamp_and_no_warning(bench, capsys):
-    text = printed(bench(load_average_before=[4.0, 0, 0]), capsys)
-    assert "QUICK" not in text
-    assert "WARNING" not in text
+def test_a_calm_default_measurement_has_no_stamp_and_no_warning(bench, arm, capsys):
+    text = printed(bench(arms=[arm("torch", "torch-cpu", 8.0, calls=300)], load_average_before=[4.0, 0, 0]), capsys)
+    assert not [word for word in ("QUICK", "WARNING", "INVALID", "NOT VERIFIED", "INTERRUPTED") if word in text]
 
 
-def test_without_torch_cpu_there_is_no_ratio_and_it_says_so(bench, arm, capsys):
-    text = printed(bench(arms=[arm("onnx-fp32", "onnxruntime-cpu", 2.0)]), capsys)
-    assert "no ratio: torch-cpu was not measured" in text
-    assert "×" not in text
+def test_a_quick_an_interrupted_and_an_unverified_measurement_are_stamped(bench, capsys):
+    text = printed(bench(preset="quick", interrupted=True, checkpoint_sha256=None), capsys)
+    assert latency.QUICK in text
+    assert latency.INTERRUPTED in text
+    assert latency.UNVERIFIED in text
+    assert "no verdicts" in text
+
+
+@pytest.mark.parametrize(("fields", "words"), [
+    ({"scenario": "paced", "hz": 30.0}, ["paced at 30 Hz", "once begun (ms)"]), ({"scenario": "cold"}, ["cold starts", "load (ms)"]),
+    ({"scenario": "offline"}, ["offline, batch 1"]),
+    ({"scenario": "sustained", "sustained_s": 60.0}, ["sustained for 60 s", "p50 of each ten seconds", "slowest (ms)"]),
+])  # fmt: skip
+def test_every_scenario_is_named_in_the_title(bench, fields, words, capsys):
+    text = printed(bench(**fields), capsys)
+    for each in words:
+        assert each in text
+
+
+def test_threads_and_batch_are_columns_where_arms_differ_in_them(bench, arm, capsys):
+    arms = [
+        arm("onnx-fp32", "onnxruntime-cpu", 2.0, id=f"{threads} {batch}", threads=threads, batch=batch)
+        for threads, batch in ((1, 1), (2, 8))
+    ]
+    text = printed(bench(arms=arms), capsys)
+    assert "threads" in text
+    assert "batch 1 and 8" in text
+
+
+def test_loadgen_has_a_section_of_its_own(bench, capsys):
+    from toolkit.bench.result import LoadGenRow
+
+    row = LoadGenRow(arm="a:b", version="6", queries=700, seconds=10.0, p50_ms=12.0, p90_ms=13.0, p99_ms=14.0, valid=True, error=None)
+    dead = row.model_copy(update={"arm": "c:d", "error": "was killed", "p50_ms": None})
+    text = printed(bench(loadgen=[row, dead]), capsys)
+    assert re.search(r"a:b +700 +10 +12 +13 +14 +VALID", text)
+    assert "LoadGen failed: c:d: was killed" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, "–"), (0.123456, "0.123"), (12.345, "12.3"), (2384.0, "2380"), (1.5, "1.5"), (0.0012349, "0.00123")]
+)
+def test_three_significant_digits_at_most(value, text):
+    assert latency.digits(value) == text
 
 
 def test_doctor_gives_each_problem_its_command(capsys):
@@ -216,8 +260,7 @@ def test_a_part_of_the_test_set_is_said_to_be_one(validation, capsys):
 
 
 def test_few_rounds_and_few_calls_are_explained_below_the_table(bench, arm, capsys):
-    few = arm("torch", "torch-cpu", 8.0, p50_low_ms=None, p50_high_ms=None, p90_ms=None)
-    text = printed(bench(arms=[few]), capsys)
+    text = printed(bench(arms=[arm("torch", "torch-cpu", 8.0, rounds=2, calls=20)]), capsys)
     assert "p50 without an interval: needs 3 rounds" in text
     assert "needs 44 calls" in text
 

@@ -10,7 +10,6 @@ import psutil
 import pytest
 
 from tests.validation.conftest import cli, path_of
-from toolkit.validation import run as room
 from toolkit.validation.run import Limits, WorkerLost, answers_or_reason, run
 from toolkit.validation.worker import Answers, Job
 
@@ -29,7 +28,7 @@ def worker(monkeypatch):
             assert command[1:4] == ["-P", "-m", "toolkit.validation.worker"]
             return real([sys.executable, "-c", script, command[-1]], **options)
 
-        monkeypatch.setattr(room.subprocess, "Popen", start)
+        monkeypatch.setattr("toolkit.processes.subprocess.Popen", start)
 
     return replace
 
@@ -119,7 +118,7 @@ def test_shards_are_joined_in_order_and_progress_adds_up(monkeypatch, jobs):
         return answers(mine[:, None] * [1, 2, 3])
 
     seen = []
-    monkeypatch.setattr(room, "ask", ask)
+    monkeypatch.setattr("toolkit.validation.run.ask", ask)
     found = run(JOB, images, Limits(jobs=jobs), False, seen.append)
     assert found.logits[:, 0].tolist() == list(range(10))
     assert max(seen) == 10

@@ -1,143 +1,194 @@
-"""The verb: plan the arms, run their rounds in random order, each in a process of its own, and sum up."""
+"""The verb: plan the arms, run their rounds in random order, each in a process of its own, and judge what came out."""
 
-import json
 import os
-import signal
-import subprocess
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+import tempfile
+import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
 
-from toolkit.artifact import TORCH, Artifact
-from toolkit.bench.plan import PRESETS, ROUND_LIMIT_S, Options, order
-from toolkit.bench.result import Arm, BenchResult, Round, Skipped
-from toolkit.bench.stats import summarise
-from toolkit.checkpoint import Checkpoint
+from toolkit.bench import loadgen
+from toolkit.bench.arms import Plan, of_file, of_model
+from toolkit.bench.judge import comparable, judged
+from toolkit.bench.plan import ROUND_LIMIT_S, Options, order, round_seconds
+from toolkit.bench.result import BenchResult, LoadGenRow, Round
+from toolkit.bench.sensors import cool_down
+from toolkit.bench.worker import Job
 from toolkit.environment import describe
-from toolkit.errors import RuntimeUnavailable
-from toolkit.gates import allowed
-from toolkit.progress import progress
-from toolkit.recipe import Gates, Recipe
-from toolkit.runtimes import Runtime, select
-from toolkit.selection import artifacts_of
+from toolkit.errors import ToolkitError
+from toolkit.processes import watched
+from toolkit.progress import progress, say
 from toolkit.workspace import Workspace, write_text
 
 REPORT = "bench.json"
-NOT_A_DEVICE = "it computes results on this machine's CPU, not a device's latencies"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One arm before it is measured."""
-
-    artifact: Artifact
-    runtime: Runtime
-    allowed_abs_logit: float | None  # None: not judged by its logits, such as compressed weights
-
-    @property
-    def id(self) -> str:
-        return f"{self.artifact.id}:{self.runtime.id}"
-
-    def job(self, options: Options) -> str:
-        return json.dumps({
-            "folder": str(self.artifact.folder.absolute()), "format": self.artifact.format, "runtime": self.runtime.id,
-            "batch": options.batch, "threads": options.threads, "preset": options.preset, "allowed_abs_logit": self.allowed_abs_logit,
-        })  # fmt: skip
+MAX_REPORT_BYTES = 1 << 30
+PILOT = -1
+Show = Callable[[BenchResult, str], None]
 
 
 def bench(
-    workspace: Workspace, *, runtimes: Sequence[str] | None = None, artifacts: Sequence[str] | None = None, options: Options | None = None
-) -> BenchResult:
-    """Measures and writes reports/bench.json. Raises RuntimeUnavailable when nothing can be measured here."""
-    options = options or Options()
-    chosen = select(runtimes)
-    checkpoint = Checkpoint.open(workspace.checkpoint)
-    plans, skipped = _plan(chosen, artifacts_of(workspace, checkpoint, artifacts), checkpoint, Recipe.read(workspace.recipe).gates)
-    if not plans:
-        raise RuntimeUnavailable("nothing can be measured here:\n  " + "\n  ".join(f"{s.runtime}: {s.reason}" for s in skipped))
-    turns = order(len(plans), PRESETS[options.preset].rounds, options.seed)
-    before, started = os.getloadavg(), datetime.now(UTC)
-    rounds: list[list[Round]] = [[] for _ in plans]
-    errors: list[str | None] = [None for _ in plans]
-    with progress("bench", len(turns), unit="rounds") as update:
-        for done, (_, arm) in enumerate(turns, start=1):
-            if errors[arm] is None:  # a failed arm is not tried again
-                outcome = run_round(plans[arm].job(options))
-                if isinstance(outcome, Round):
-                    rounds[arm].append(outcome)
-                else:
-                    errors[arm] = outcome
-            update(done)
+    workspace: Workspace, *, runtimes: Sequence[str] | None = None, artifacts: Sequence[str] | None = None,
+    options: Options | None = None, against: Path | None = None, show: Show | None = None,
+) -> BenchResult:  # fmt: skip
+    """Measures and writes reports/bench.json. Raises RuntimeUnavailable when nothing can be measured here.
+
+    `against`: an earlier bench.json. `show` is given the result so far after every round, and in words how long it will go on.
+    """
+    options, stored = options or Options(), None if against is None else read(against)
+    with tempfile.TemporaryDirectory() as folder:
+        plans, skipped, checkpoint = of_model(workspace, runtimes, artifacts, options, Path(folder))
+        about = {"model": checkpoint.recipe.name, "checkpoint_sha256": checkpoint.card.weights_sha256, "skipped": skipped}
+        return _measure(plans, options, about, stored, workspace.reports / REPORT, show)
+
+
+def bench_file(
+    path: Path, *, runtimes: Sequence[str] | None = None, options: Options | None = None, against: Path | None = None,
+    shapes: dict[str, tuple[int, ...]] | None = None, out: Path | None = None, show: Show | None = None,
+) -> BenchResult:  # fmt: skip
+    """A model file from elsewhere, with inputs made up as it declares them; nothing can verify its outputs, and the result says so.
+
+    Writes `out`, or <name>-bench.json into the current folder.
+    """
+    options, stored = options or Options(), None if against is None else read(against)
+    plans, skipped = of_file(path, runtimes, options, shapes or {})
+    about = {"model": path.name, "checkpoint_sha256": None, "skipped": skipped}
+    return _measure(plans, options, about, stored, out or Path(f"{path.stem}-bench.json"), show)
+
+
+def read(path: Path) -> BenchResult:
+    """A stored measurement, its figures made again from its rounds. Raises ToolkitError."""
+    try:
+        if path.stat().st_size > MAX_REPORT_BYTES:
+            raise ToolkitError(f"{path} has {path.stat().st_size} bytes, more than any measurement of ours")
+        return judged(BenchResult.model_validate_json(path.read_bytes()))
+    except OSError as error:
+        raise ToolkitError(f"{path} cannot be read: {error.strerror}. Give a bench.json that `toolkit bench` wrote") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise ToolkitError(f"{path} is no measurement of ours: {where}: {first['msg']}. Measure again: toolkit bench") from error
+
+
+def _measure(
+    plans: list[Plan], options: Options, about: dict[str, Any], stored: BenchResult | None, out: Path, show: Show | None
+) -> BenchResult:  # fmt: skip
+    if options.loadgen:
+        loadgen.require()
     result = BenchResult(
-        model=checkpoint.recipe.name, checkpoint_sha256=checkpoint.card.weights_sha256, preset=options.preset,
-        batch=options.batch, threads=options.threads, seed=options.seed,
-        order=[f"{number}:{plans[arm].id}" for number, arm in turns], started_utc=started.isoformat(timespec="seconds"),
-        arms=[_arm(*each, options.batch) for each in zip(plans, rounds, errors, strict=True)], skipped=skipped,
-        environment=describe(), load_average_before=list(before), load_average_after=list(os.getloadavg()),
+        **about, scenario=options.scenario, preset=options.preset, hz=options.hz, sustained_s=options.seconds, seed=options.seed, order=[],
+        started_utc=datetime.now(UTC).isoformat(timespec="seconds"), estimated_s=None, seconds=0.0, interrupted=False,
+        arms=[plan.arm() for plan in plans], environment=describe(), load_average_before=list(os.getloadavg()),
+        load_average_after=[],
     )  # fmt: skip
-    write_text(workspace.reports / REPORT, result.model_dump_json(indent=1))
+    if stored is not None:
+        comparable(result, stored)  # before anything is measured
+    try:
+        result = _rounds(result, plans, options, stored, show)
+        if options.loadgen:
+            result = result.model_copy(update={"loadgen": _loadgen(result, plans, options)})
+    except _Interrupted as stopped:
+        result = stopped.result.model_copy(update={"interrupted": True})
+    result = judged(result.model_copy(update={"load_average_after": list(os.getloadavg())}), stored)
+    write_text(out, result.model_dump_json(indent=1))
     return result
 
 
-def _allowed(gates: Gates, checkpoint: Checkpoint, artifact: Artifact, runtime: Runtime) -> float | None:
-    """The gate of the golden outputs; a checkpoint has none, and needs none."""
-    if artifact.format == TORCH:
-        return None
-    largest = float(np.abs(artifact.golden()[1]).max())
-    return allowed(gates, checkpoint, artifact.manifest, largest, runtime.precision).max_abs_logit
+class _Interrupted(Exception):
+    """Ctrl-C, with what there is until then."""
+
+    def __init__(self, result: BenchResult) -> None:
+        self.result = result
 
 
-def _plan(
-    chosen: Sequence[Runtime], artifacts: Sequence[Artifact], checkpoint: Checkpoint, gates: Gates
-) -> tuple[list[Plan], list[Skipped]]:
-    plans, skipped = [], []
-    for runtime in chosen:
-        readable = [artifact for artifact in artifacts if artifact.format == runtime.reads]
-        if not readable:
-            skipped.append(Skipped(artifact=None, runtime=runtime.id, reason=f"there is no {runtime.reads} artifact"))
-        for artifact in readable:
-            reason = runtime.why_not() if runtime.is_device else NOT_A_DEVICE
-            if reason is not None:
-                skipped.append(Skipped(artifact=artifact.id, runtime=runtime.id, reason=reason))
-            else:
-                plans.append(Plan(artifact, runtime, _allowed(gates, checkpoint, artifact, runtime)))
-    return plans, skipped
+def _rounds(result: BenchResult, plans: list[Plan], options: Options, stored: BenchResult | None, show: Show | None) -> BenchResult:
+    """Pilot rounds, which say how long it will take and find out what does not run at all; then all others."""
+    rounds: list[list[Round]] = [[] for _ in plans]
+    errors, turns, ran = list[str | None](None for _ in plans), order(len(plans), options.rounds, options.seed), list[str]()
+    started = time.monotonic()
+
+    def now() -> BenchResult:
+        arms = [
+            arm.model_copy(update={"rounds": own, "error": error})
+            for arm, own, error in zip(result.arms, rounds, errors, strict=True)
+        ]  # fmt: skip
+        return result.model_copy(update={"arms": arms, "order": list(ran), "seconds": time.monotonic() - started})
+
+    try:
+        expected, errors = _pilot(plans, options)
+        total = sum(expected[arm] for _, arm in turns if errors[arm] is None)
+        result = result.model_copy(update={"estimated_s": total})
+        say(f"{len(plans)} arms × {options.rounds} rounds: about {_time(total)}")
+        started, left = time.monotonic(), total
+        with progress("bench", len(turns), unit="rounds") as update:
+            for done, (number, arm) in enumerate(turns, start=1):
+                if errors[arm] is None:  # a failed arm is not tried again
+                    outcome = run_round(plans[arm].job(number, options))
+                    ran.append(f"{number}:{plans[arm].id}")
+                    if isinstance(outcome, Round):
+                        rounds[arm].append(outcome)
+                    else:
+                        errors[arm] = outcome
+                    left -= expected[arm]
+                if show is None:
+                    update(done)
+                else:
+                    show(judged(now(), stored), f"round {done} of {len(turns)}, about {_time(max(0.0, left))} left")
+    except KeyboardInterrupt:
+        raise _Interrupted(now()) from None
+    return now()
 
 
-def run_round(job: str, limit_s: float = ROUND_LIMIT_S) -> Round | str:
+def _pilot(plans: list[Plan], options: Options) -> tuple[list[float], list[str | None]]:
+    """(seconds that a round of each arm will take, why an arm does not run at all). A control is as the arm that it repeats."""
+    seconds, errors = list[float](), list[str | None]()
+    for place, plan in enumerate(plans):
+        if plan.control:
+            seconds.append(seconds[0])
+            errors.append(errors[0])
+            continue
+        say(f"trying {plan.id} ({place + 1} of {len(plans)})")
+        began = time.monotonic()
+        outcome = run_round(plan.job(PILOT, options))
+        took = time.monotonic() - began
+        if isinstance(outcome, Round):
+            call_s = float(sum(outcome.samples_ns)) / max(1, len(outcome.samples_ns)) / 1e9
+            spent = outcome.wall_ns / 1e9 + outcome.warmup_calls * call_s
+            seconds.append(round_seconds(options, max(0.0, took - spent), call_s))
+        else:
+            seconds.append(0.0)
+        errors.append(outcome if isinstance(outcome, str) else None)
+    return seconds, errors
+
+
+def run_round(job: Job, limit_s: float = ROUND_LIMIT_S) -> Round | str:
     """A Round, or in words how the worker ended: its own message, a signal, or the time limit."""
-    # -P and this sys.path: it imports what we import, and no random.py that lies in the user's folder.
-    command = [sys.executable, "-P", "-m", "toolkit.bench.worker", job]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    cool_down()
+    lines: list[bytes] = []
+    ended = watched("toolkit.bench.worker", [job.model_dump_json()], seconds=limit_s + 2 * job.seconds, on_line=lines.append)
+    if (reason := ended.reason) is not None:
+        return reason
+    last = lines[-1].decode("utf-8", "backslashreplace").strip() if lines else ""
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, errors="backslashreplace", env=environment, timeout=limit_s, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return f"did not end within {limit_s:g} s and was stopped"
-    last = "; ".join(done.stderr.strip().splitlines()[-3:])
-    if done.returncode < 0:
-        return f"was killed by {_signal_name(-done.returncode)}; last words: {last or 'none'}"
-    if done.returncode != 0:
-        return last or f"ended with exit code {done.returncode} and no message"
+        return Round.model_validate_json(last)
+    except ValidationError:
+        return f"printed no result but {last[-80:]!r}; last words: {ended.last or 'none'}"
+
+
+def _loadgen(result: BenchResult, plans: list[Plan], options: Options) -> list[LoadGenRow]:
+    """One run of LoadGen for each arm that was measured, one after the other: its own section, never mixed in."""
+    sound = [plan for plan, arm in zip(plans, result.arms, strict=True) if arm.error is None and not plan.control]
+    rows = []
     try:
-        return Round.model_validate_json(done.stdout.strip().splitlines()[-1])
-    except (IndexError, ValidationError):
-        return f"printed no result but {done.stdout.strip()[-80:]!r}; last words: {last or 'none'}"
+        for place, plan in enumerate(sound):
+            say(f"LoadGen: {plan.id} ({place + 1} of {len(sound)})")
+            rows.append(loadgen.run(plan.id, plan.job(0, options), options))
+    except KeyboardInterrupt:
+        raise _Interrupted(result.model_copy(update={"loadgen": rows})) from None
+    return rows
 
 
-def _signal_name(number: int) -> str:
-    """SIGKILL for 9; real-time signals have no name."""
-    return next((each.name for each in signal.Signals if each == number), f"signal {number}")
-
-
-def _arm(plan: Plan, rounds: list[Round], error: str | None, batch: int) -> Arm:
-    return Arm.model_validate({
-        "artifact": plan.artifact.id, "runtime": plan.runtime.id, "precision": plan.artifact.manifest.precision,
-        "version": plan.runtime.version(), "rounds": rounds, "error": error,
-        **summarise([] if error else rounds, batch),
-    })  # fmt: skip
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"

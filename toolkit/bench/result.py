@@ -1,46 +1,146 @@
-"""What a measurement found. Durations are wall-clock nanoseconds from perf_counter_ns unless the name says otherwise."""
+"""What a measurement found. Durations are wall-clock nanoseconds from perf_counter_ns unless the name says otherwise.
+
+Rounds are raw; figures, findings and verdicts are made from them alone (judge.py), so that a sceptic can make them again.
+"""
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
+
+from toolkit.bench.plan import PresetName, Scenario
+from toolkit.records import Figure, Frozen
 
 
-class Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Sensors(Frozen):
+    """The machine at one moment. None: it does not say. Times in seconds since some start, so that only differences mean anything."""
+
+    perf_ns: int
+    wall_ns: int  # time.time_ns: a jump between the two clocks shows that one was set, or the machine slept
+    busy_s: float  # of all cores, all processes
+    own_s: float  # of this process, all threads
+    switches: int  # involuntary context switches of this process
+    load: float
+    thermal: int | None  # macOS: 0 nominal, 1 moderate, 2 heavy, 3 trapping, 4 sleeping
+    on_mains: bool | None
+    low_power: bool | None
+    steal_s: float | None  # Linux: taken by the hypervisor
+    throttled_s: float | None  # Linux: this cgroup was held back
+
+
+class Placement(Frozen):
+    """`requested` in the runtime's words. `planned`: device or provider → ops, as the runtime itself says before it runs; empty: unsaid."""
+
+    requested: str
+    planned: dict[str, int]
 
 
 class Round(Frozen):
     """One process: load, first call, warm-up, timed calls. Printed to standard output by the worker."""
 
+    number: int
+    compile_ns: int | None  # from the file that ships to what the device loads, where that is a step of its own
     load_ns: int  # from the artifact on disk to a session, imports not counted
     first_call_ns: int
     warmup_calls: int
-    samples_ns: list[int]  # one a call, host arrays in to host arrays out, in order of time
+    samples_ns: list[int]  # one a call, host arrays in to host arrays out, in order of time; `paced`: from when it was due
+    service_ns: list[int]  # `paced`: from when it was begun; else empty
     wall_ns: int  # of the timed phase
-    framework_ns: list[int]  # the runtime's own timing, where it has one
+    framework_ns: list[int]  # the runtime's own timing, where it has one: another quantity, never mixed in
     peak_memory_bytes: int  # resident, of the whole process
-    max_abs_logit: float | None  # against golden outputs, before timing; None for `null`, and for a checkpoint
-    placement: list[str]
+    verified: dict[str, int]  # before, during, after → outputs that were compared with the golden ones; empty: there is nothing to compare
+    max_abs_logit: Figure | None  # the largest difference among them
+    allowed_abs_logit: float | None
+    placement: Placement
+    before: Sensors
+    after: Sensors
+
+
+class Interval(Frozen):
+    """A value and its 95 % interval over rounds; bounds None below three rounds."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+class Figures(Frozen):
+    """Of one arm, from its rounds. Milliseconds, images a second, bytes, shares of 1. None: not measured, or too few calls for it."""
+
+    calls: int
+    p50_ms: Interval | None
+    p90_ms: float | None
+    p99_ms: float | None
+    early_stopping_p90_ms: float | None  # MLPerf LoadGen's estimate: at 99 % confidence the true quantile is not above it
+    early_stopping_p99_ms: float | None
+    images_per_s: float | None
+    service_p50_ms: float | None
+    framework_p50_ms: float | None
+    compile_ms: Interval | None
+    load_ms: Interval
+    first_call_ms: Interval
+    between_rounds: float | None  # standard deviation of the logs of the rounds' medians, so a share
+    within_rounds: float | None  # of the logs of a round's calls, the middle round
+    drift: Interval | None  # last third of a round against its first, as a share; negative: it gets faster
+    modes: list[tuple[float, float]]  # (ms, share of the calls) where the calls fall into separate groups; else empty
+    outliers: int  # beyond three times the interquartile range (Tukey); counted, and kept
+    effective_calls: float | None  # how many independent calls they are worth, by their autocorrelation
+    windows_ms: list[float]  # `sustained`: p50 of each ten seconds
+    peak_memory_bytes: int
+
+
+class Finding(Frozen):
+    """One condition of a valid measurement. `ok` None: it cannot be known here, and is not counted against it."""
+
+    name: str
+    ok: bool | None
+    figure: str
+    need: str
 
 
 class Arm(Frozen):
-    """One artifact on one runtime. Figures are None where a round failed, `error` then says how."""
+    """One artifact on one runtime. `control`: the first arm once more, so that it can be seen what no difference looks like."""
 
+    id: str
     artifact: str
     runtime: str
     precision: str
     version: str
+    threads: int | None
+    batch: int
+    control: bool
     rounds: list[Round]
-    error: str | None
+    error: str | None  # how a round ended that gave no result
+    figures: Figures | None = None
+    findings: list[Finding] = Field(default_factory=list)
+
+    @property
+    def valid(self) -> bool:
+        return self.error is None and self.figures is not None and all(each.ok is not False for each in self.findings)
+
+
+class Verdict(Frozen):
+    """Latency of `arm` over that of `against`, paired by rounds, or over a stored measurement. Interval: corrected for their number."""
+
+    arm: str
+    against: str
+    ratio: float
+    low: float
+    high: float
+    verdict: Literal["faster", "slower", "same", "inconclusive"]
+
+
+class LoadGenRow(Frozen):
+    """What MLPerf LoadGen's SingleStream says of one arm, in a process of its own."""
+
+    arm: str
+    version: str
+    queries: int
+    seconds: float
     p50_ms: float | None
-    p50_low_ms: float | None  # 95 % interval over rounds, not over calls; None below three rounds
-    p50_high_ms: float | None
     p90_ms: float | None
-    p99_ms: float | None  # None where there are too few calls for it
-    images_per_s: float | None
-    load_ms: float | None
-    first_call_ms: float | None
-    peak_memory_bytes: int | None
+    p99_ms: float | None
+    valid: bool | None
+    error: str | None
 
 
 class Skipped(Frozen):
@@ -50,17 +150,30 @@ class Skipped(Frozen):
 
 
 class BenchResult(Frozen):
-    schema_version: Literal[1] = 1
+    """`checkpoint_sha256` None: a file from elsewhere, with nothing to verify its outputs against. `noise`: the control's half-width."""
+
+    schema_version: Literal[2] = 2
     model: str
-    checkpoint_sha256: str
-    preset: str
-    batch: int
-    threads: int | None
+    checkpoint_sha256: str | None
+    scenario: Scenario
+    preset: PresetName
+    hz: float | None
+    sustained_s: float | None
     seed: int
-    order: list[str]  # "<round>:<artifact>:<runtime>", as they were run
+    order: list[str]  # "<round>:<arm>", as they were run
     started_utc: str
+    estimated_s: float | None  # stated before the first round
+    seconds: float  # that it took, the pilot rounds not counted
+    interrupted: bool
     arms: list[Arm]
     skipped: list[Skipped]
+    loadgen: list[LoadGenRow] = Field(default_factory=list)
+    verdicts: list[Verdict] = Field(default_factory=list)
+    noise: float | None = None
     environment: dict[str, str]
     load_average_before: list[float]
     load_average_after: list[float]
+
+    @property
+    def slower(self) -> bool:
+        return any(each.verdict == "slower" for each in self.verdicts)

@@ -3,86 +3,180 @@
 A process each, because runtimes disturb one another: ONNX Runtime's spinning threads made PyTorch look five times slower.
 """
 
-import gc
-import json
+import contextlib
 import math
 import sys
+import tempfile
 import time
-from array import array
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from toolkit.artifact import TORCH, Artifact
-from toolkit.bench.plan import PRESETS, WARMUP_SECONDS, Preset
-from toolkit.bench.result import Round
+from toolkit.bench.clock import Timed, back_to_back, paced
+from toolkit.bench.plan import WARMUP_SECONDS, Scenario
+from toolkit.bench.result import Placement, Round
+from toolkit.bench.sensors import read
 from toolkit.checkpoint import Checkpoint
 from toolkit.devices import peak_memory_bytes
 from toolkit.errors import ToolkitError
+from toolkit.records import Frozen
 from toolkit.runtimes import Session, find
 from toolkit.tensors import IMAGE, LOGITS, Batch
 
-MOST_CALLS = 200_000
+BATCHES = 8  # distinct ones, that take turns
+FIRST = 8  # golden images that are run one by one before anything is timed
+SAMPLED, MOST_KEPT = 0.05, 1000  # of the timed calls, those whose outputs are looked at
 STATUS = Path("/proc/self/status")
 
 
+class Job(Frozen):
+    """`golden`: .npz of images (N, C, H, W) float32 and logits (N, classes) that are right for them; None: a file from elsewhere.
+
+    `shapes`: of inputs of such a file, where it leaves them open.
+    """
+
+    number: int
+    path: str  # an artifact's or a checkpoint's folder; of a file from elsewhere the file
+    runtime: str
+    batch: int
+    threads: int | None
+    scenario: Scenario
+    calls: int
+    seconds: float
+    hz: float | None
+    warmup_calls: int
+    golden: str | None
+    allowed_abs_logit: float | None
+    shapes: dict[str, tuple[int, ...]]
+    seed: int
+
+
 def main() -> int:
-    job = json.loads(sys.argv[1])
+    job = Job.model_validate_json(sys.argv[1])
     try:
-        print(run(job).model_dump_json())
+        print("\n" + run(job).model_dump_json())  # on a line of its own, whatever a runtime has printed
     except ToolkitError as error:
         print(error, file=sys.stderr)
         return 2
     return 0
 
 
-def run(job: dict[str, Any]) -> Round:
-    """Loads, verifies, warms up, times. Raises ToolkitError when the outputs are not the golden ones."""
-    folder, runtime = Path(job["folder"]), find(job["runtime"])
-    is_checkpoint = job["format"] == TORCH
-    artifact = Artifact.of_checkpoint(Checkpoint.open(folder)) if is_checkpoint else Artifact.open(folder)
-    runtime.why_not()  # imports the library: an import is not part of loading a model
-    started = time.perf_counter_ns()
-    session = runtime.open(artifact, threads=job["threads"])
-    load_ns = time.perf_counter_ns() - started
-    try:
-        inputs = _inputs(artifact, job["batch"], is_checkpoint)
+def run(job: Job) -> Round:
+    """Loads, verifies, warms up, times, verifies. Raises ToolkitError when the outputs before timing are not the golden ones."""
+    with opened(job) as (session, inputs, expected, cold):
         started = time.perf_counter_ns()
         session(inputs[0])
         first_ns = time.perf_counter_ns() - started
-        error = None if is_checkpoint else _verify(session, artifact, job["allowed_abs_logit"])
-        preset = PRESETS[job["preset"]]
-        warmup = _warm_up(session, inputs, preset.warmup_calls)
-        samples, framework, wall = timed(session, inputs, preset)
+        check = Verified(job.allowed_abs_logit)
+        for batch, logits in zip(_singly(inputs), [] if expected is None else _singly(expected), strict=False):
+            check("before", session(batch)[LOGITS], logits)
+        if not check.right:
+            raise ToolkitError(
+                f"{Path(job.path).name} computes wrong outputs here: max |Δ logit| {check.largest:.3g}, "
+                f"allowed {job.allowed_abs_logit}; not timed"
+            )
+        warmup = 0 if job.scenario == "cold" else _warm_up(session, inputs, job.warmup_calls)
+        kept = _Kept(job.seed)
+        before = read()
+        timed = _timed(job, session, inputs, kept)
+        after = read()
+        if expected is not None:
+            for place, outputs in kept.outputs:
+                check("during", outputs, expected[place % len(inputs)])
+            check("after", session(inputs[-1])[LOGITS], expected[-1])
         return Round(
-            load_ns=load_ns, first_call_ns=first_ns, warmup_calls=warmup, samples_ns=samples, wall_ns=wall,
-            framework_ns=framework, peak_memory_bytes=_peak_bytes(), max_abs_logit=error,
-            placement=list(session.placement()),
+            number=job.number, first_call_ns=first_ns, warmup_calls=warmup, samples_ns=timed.samples, service_ns=timed.service,
+            wall_ns=timed.wall, framework_ns=timed.framework, peak_memory_bytes=_peak_bytes(), verified=check.counts,
+            max_abs_logit=check.largest if check.counts else None, allowed_abs_logit=job.allowed_abs_logit,
+            placement=Placement(requested=", ".join(session.placement()) or job.runtime, planned=session.planned()),
+            before=before, after=after, **cold,
         )  # fmt: skip
-    finally:
-        session.close()
 
 
-def _inputs(artifact: Artifact, batch: int, is_checkpoint: bool) -> list[Batch]:
-    """Several distinct batches to take turns: golden images where there are some, else noise of a fixed seed."""
-    shape = artifact.manifest.inputs[0].shape[1:]
-    if is_checkpoint:
-        images = np.random.default_rng(0).integers(0, 256, (16, *shape)).astype(np.float32)
-    else:
-        images, _ = artifact.golden()
-    wanted = np.arange(8 * batch).reshape(8, batch) % len(images)
-    return [{IMAGE: np.ascontiguousarray(images[rows])} for rows in wanted]
+@contextlib.contextmanager
+def opened(job: Job) -> Iterator[tuple[Session, list[Batch], list[Any] | None, dict[str, int | None]]]:
+    """(session, inputs, the logits that are right for each of them, what compiling and loading took)."""
+    runtime, path = find(job.runtime), Path(job.path)
+    if (reason := runtime.why_not()) is not None:  # imports the library: an import is not part of loading a model
+        raise ToolkitError(f"{runtime.id} cannot run here: {reason}")
+    with tempfile.TemporaryDirectory() as folder:
+        compile_ns = None
+        if job.golden is None:
+            started = time.perf_counter_ns()
+            session: Session = runtime.open_file(path, job.threads)
+        else:
+            artifact = Artifact.of_checkpoint(Checkpoint.open(path)) if runtime.reads == TORCH else Artifact.open(path)
+            started = time.perf_counter_ns()
+            if runtime.compile(artifact, Path(folder)):
+                compile_ns = time.perf_counter_ns() - started
+            started = time.perf_counter_ns()
+            session = runtime.open(artifact, threads=job.threads)
+        load_ns = time.perf_counter_ns() - started
+        try:
+            inputs, expected = _inputs(job, session)
+            yield session, inputs, expected, {"compile_ns": compile_ns, "load_ns": load_ns}
+        finally:
+            session.close()
 
 
-def _verify(session: Session, artifact: Artifact, allowed: float | None) -> float:
-    """A latency of wrong outputs means nothing: eight golden images first."""
-    images, logits = artifact.golden()
-    found = np.concatenate([session({IMAGE: image[None]})[LOGITS] for image in images[:8]])
-    error = float(np.abs(found - logits[:8]).max())
-    if not error <= (math.inf if allowed is None else allowed):  # also when it is NaN
-        raise ToolkitError(f"{artifact.id} computes wrong outputs here: max |Δ logit| {error:.3g}, allowed {allowed}; not timed")
-    return error
+class Verified:
+    """Counts outputs that were compared, and the largest difference among them."""
+
+    def __init__(self, allowed: float | None) -> None:
+        self.allowed, self.counts, self.largest = math.inf if allowed is None else allowed, dict[str, int](), 0.0
+
+    def __call__(self, when: str, found: Any, expected: Any) -> None:
+        self.counts[when] = self.counts.get(when, 0) + 1
+        error = float(np.abs(found.astype(np.float64) - expected).max()) if found.shape == expected.shape else math.inf
+        self.largest = max(self.largest, error) if math.isfinite(error) else math.inf
+
+    @property
+    def right(self) -> bool:
+        return self.largest <= self.allowed and math.isfinite(self.largest)
+
+
+class _Kept:
+    """Copies of the outputs of calls that were drawn beforehand, and of the first."""
+
+    def __init__(self, seed: int) -> None:
+        self.drawn = np.random.default_rng(seed).random(1 << 16) < SAMPLED
+        self.drawn[0] = True
+        self.outputs: list[tuple[int, Any]] = []
+
+    def __call__(self, place: int, outputs: Batch) -> None:
+        if self.drawn[place & 0xFFFF] and len(self.outputs) < MOST_KEPT and LOGITS in outputs:
+            self.outputs.append((place, np.array(outputs[LOGITS])))
+
+
+def _timed(job: Job, session: Session, inputs: list[Batch], kept: _Kept) -> Timed:
+    if job.scenario == "cold":
+        return Timed()
+    if job.scenario == "paced":
+        assert job.hz is not None
+        return paced(session, inputs, job.hz, job.calls, kept, time.sleep)
+    return back_to_back(session, inputs, job.calls, job.seconds, kept)
+
+
+def _inputs(job: Job, session: Session) -> tuple[list[Batch], list[Any] | None]:
+    """Distinct batches to take turns, the golden images in them, and their logits; of a file from elsewhere made-up numbers."""
+    if job.golden is None:
+        from toolkit.runtimes.files import made_up
+
+        return [made_up(session.inputs(), job.batch, job.shapes, seed) for seed in range(BATCHES)], None  # type: ignore[attr-defined]
+    with np.load(job.golden, allow_pickle=False) as arrays:
+        images, logits = arrays["images"], arrays["logits"]
+    wanted = np.arange(BATCHES * job.batch).reshape(BATCHES, job.batch) % len(images)
+    return [{IMAGE: np.ascontiguousarray(images[rows])} for rows in wanted], [logits[rows] for rows in wanted]
+
+
+def _singly(batches: list[Any]) -> list[Any]:
+    """The first images, or rows of logits, each a batch of one."""
+    if isinstance(batches[0], dict):
+        return [{IMAGE: np.ascontiguousarray(image[None])} for image in np.concatenate([each[IMAGE] for each in batches])[:FIRST]]
+    return list(np.concatenate(batches)[:FIRST, None])
 
 
 def _peak_bytes() -> int:
@@ -103,34 +197,6 @@ def _warm_up(session: Session, inputs: list[Batch], calls: int) -> int:
         session(inputs[done % len(inputs)])
         done += 1
     return done
-
-
-def timed(session: Session, inputs: list[Batch], preset: Preset) -> tuple[list[int], list[int], int]:
-    """(samples, the runtime's own timings, wall time), all ns. Nothing is printed, allocated or collected in between."""
-    now, samples, framework = time.perf_counter_ns, array("q", bytes(8 * MOST_CALLS)), array("q")
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-    try:
-        done, began = 0, now()
-        deadline = began + int(preset.seconds * 1e9)
-        while done < MOST_CALLS:
-            batch = inputs[done % len(inputs)]
-            start = now()
-            session(batch)
-            stop = now()
-            samples[done] = stop - start
-            done += 1
-            own = session.framework_ns()
-            if own is not None:
-                framework.append(own)
-            if stop >= deadline and done >= preset.calls:
-                break
-        wall = now() - began
-    finally:
-        gc.enable()
-        gc.unfreeze()
-    return samples[:done].tolist(), framework.tolist(), wall
 
 
 if __name__ == "__main__":

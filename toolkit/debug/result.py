@@ -1,6 +1,6 @@
 """What the debugger found: plain, frozen, the same in memory and as JSON."""
 
-from toolkit.validation.result import Figure, Frozen
+from toolkit.records import Figure, Frozen
 
 
 class Layer(Frozen):

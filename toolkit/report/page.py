@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.artifact import Artifact
-from toolkit.report import tables
+from toolkit.report import latency, tables
 from toolkit.report.findings import Gallery, check, confusion, curves, galleries
 from toolkit.report.plots import Chart, latency_chart, training_charts
 from toolkit.report.sources import Missing, Part, Sources
@@ -144,7 +144,7 @@ def _latency(bench: "BenchResult | Missing") -> Section:
         return Section("latency", "Latency", missing=bench.why)
     chart = latency_chart(bench)
     return Section(
-        "latency", "Latency", tables=[tables.bench_table(bench)], charts=[chart] if chart else [], notes=tables.bench_notes(bench)
+        "latency", "Latency", tables=latency.latency_tables(bench), charts=[chart] if chart else [], notes=latency.latency_notes(bench)
     )
 
 

@@ -9,15 +9,17 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from toolkit.report.findings import Curves
-from toolkit.report.tables import number, plural
+from toolkit.report.latency import digits
+from toolkit.report.tables import plural
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from toolkit.bench.result import BenchResult
+    from toolkit.bench.result import Arm, BenchResult
 
 LOG_SPREAD = 20.0  # slowest over fastest, from which a linear axis hides the fast ones
 INK, MUTED, LINE, ACCENT, SECOND = "#010203", "#040506", "#070809", "#0a0b0c", "#0d0e0f"
@@ -42,23 +44,26 @@ class Chart:
 
 
 def latency_chart(result: "BenchResult") -> Chart | None:
-    """p50 of each arm with its 95 % interval, fastest on top. None when every arm failed."""
+    """The median of every round, and p50 of each arm with its 95 % interval; fastest on top. None when no arm was timed."""
     from matplotlib.ticker import LogLocator
 
-    arms = sorted((arm for arm in result.arms if arm.p50_ms), key=lambda arm: -(arm.p50_ms or 0))
-    if not arms:
+    found = [(arm, arm.figures.p50_ms) for arm in result.arms if arm.figures is not None and arm.figures.p50_ms is not None]
+    found.sort(key=lambda each: -each[1].value)
+    if not found:
         return None
-    medians = [arm.p50_ms or 0.0 for arm in arms]
-    low = [median - (arm.p50_low_ms or median) for arm, median in zip(arms, medians, strict=True)]
-    high = [(arm.p50_high_ms or median) - median for arm, median in zip(arms, medians, strict=True)]
+    medians = [p50.value for _, p50 in found]
+    low = [p50.value - (p50.low or p50.value) for _, p50 in found]
+    high = [(p50.high or p50.value) - p50.value for _, p50 in found]
+    rounds = [(median(each.samples_ns) / 1e6, place) for place, (arm, _) in enumerate(found) for each in arm.rounds if each.samples_ns]
     logarithmic = medians[0] > LOG_SPREAD * medians[-1]
-    with _figure(height=0.9 + 0.36 * len(arms)) as figure:
+    with _figure(height=0.9 + 0.36 * len(found)) as figure:
         axes = figure.add_subplot()
-        axes.errorbar(medians, range(len(arms)), xerr=[low, high], fmt="o", color=ACCENT, markersize=6, capsize=4, linewidth=1.5)
-        for place, median in enumerate(medians):
-            axes.annotate(number(median), (median, place), textcoords="offset points", xytext=(0, 7), ha="center", fontsize=8)
-        axes.set_yticks(range(len(arms)), [f"{arm.artifact} · {arm.runtime}" for arm in arms])
-        axes.set_ylim(-0.6, len(arms) - 0.3)
+        axes.plot(*zip(*rounds, strict=True), "|", color=MUTED, markersize=9, markeredgewidth=1)
+        axes.errorbar(medians, range(len(found)), xerr=[low, high], fmt="o", color=ACCENT, markersize=6, capsize=4, linewidth=1.5)
+        for place, value in enumerate(medians):
+            axes.annotate(digits(value), (value, place), textcoords="offset points", xytext=(0, 7), ha="center", fontsize=8)
+        axes.set_yticks(range(len(found)), [_named(arm) for arm, _ in found])
+        axes.set_ylim(-0.6, len(found) - 0.3)
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.grid(axis="x", linewidth=0.6)
         if logarithmic:
@@ -70,8 +75,13 @@ def latency_chart(result: "BenchResult") -> Chart | None:
             axes.set_xlim(left=0)
         axes.set_xlabel(f"p50 (ms){', logarithmic' if logarithmic else ''}")
         svg = _svg(figure, "latency")
-    listed = "; ".join(f"{arm.artifact} on {arm.runtime} {number(arm.p50_ms)} ms" for arm in reversed(arms))
-    return Chart("Latency: p50 with its 95 % interval over rounds", f"p50 latency, fastest first: {listed}.", svg)
+    listed = "; ".join(f"{_named(arm)} {digits(p50.value)} ms" for arm, p50 in reversed(found))
+    return Chart("Latency: every round, and p50 with its 95 % interval over rounds", f"p50 latency, fastest first: {listed}.", svg)
+
+
+def _named(arm: "Arm") -> str:
+    words = [f"{arm.artifact} · {arm.runtime}", *([f"{arm.threads} threads"] if arm.threads else [])]
+    return " · ".join([*words, *([f"batch {arm.batch}"] if arm.batch > 1 else []), *(["A/A"] if arm.control else [])])
 
 
 def training_charts(series: Curves) -> list[Chart]:

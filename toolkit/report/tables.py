@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from toolkit.bench.result import Arm, BenchResult
     from toolkit.validation.result import RuntimeRow, Unavailable, ValidationResult
 
 NONE = "–"
 REFERENCE = "torch-cpu"
 NOT_RUN = "not run here (not counted as passed)"
-QUICK = "QUICK: for a look, not for a claim"
 MACHINE = ("processor", "cores", "memory", "system", "python")
 
 
@@ -141,69 +139,6 @@ def verdict_line(result: "ValidationResult") -> str:
         else "nothing was compared with PyTorch"
     )
     return f"FAILED: {failed}{left_out}"
-
-
-def bench_table(result: "BenchResult") -> Table:
-    """One row for each arm. An arm that failed keeps its row; bench_notes says how it failed."""
-    columns = ("artifact", "runtime", "p50 (ms) [95 %]*", f"p50 / {REFERENCE}*", "p90 (ms)*", "p99 (ms)*", "images/s*", "load (ms)*",
-               "first call (ms)*", "peak (MB)*")  # fmt: skip
-    base = next((arm.p50_ms for arm in result.arms if arm.runtime == REFERENCE), None)
-    rows = [
-        (
-            arm.artifact, arm.runtime, "FAILED" if arm.error else _interval(arm), _ratio(arm.p50_ms, base), number(arm.p90_ms),
-            number(arm.p99_ms), number(arm.images_per_s), number(arm.load_ms), number(arm.first_call_ms),
-            number(arm.peak_memory_bytes, 1e-6),
-        )
-        for arm in result.arms
-    ]  # fmt: skip
-    threads = "the runtime's own threads" if result.threads is None else plural(result.threads, "thread")
-    return table(f"Latency of {result.model}, batch {result.batch}, {threads}, {result.preset}, {result.started_utc}", columns, rows)
-
-
-def _interval(arm: "Arm") -> str:
-    if arm.p50_low_ms is None or arm.p50_high_ms is None:
-        return number(arm.p50_ms)
-    return f"{number(arm.p50_ms)} [{number(arm.p50_low_ms)}, {number(arm.p50_high_ms)}]"
-
-
-def _ratio(p50_ms: float | None, base_ms: float | None) -> str:
-    return NONE if p50_ms is None or not base_ms else f"{p50_ms / base_ms:.2f}×"
-
-
-def bench_notes(result: "BenchResult") -> list[str]:
-    """What a reader must know before quoting the table, each a sentence of its own."""
-    from toolkit.bench.stats import CALLS_FOR_P90, CALLS_FOR_P99
-
-    sound = [arm for arm in result.arms if not arm.error]
-    notes = [QUICK] if result.preset == "quick" else []
-    notes += [f"failed: {arm.artifact} on {arm.runtime}: {arm.error}" for arm in result.arms if arm.error]
-    if busy := load_warning(result):
-        notes.append(busy)
-    if any(arm.p99_ms is None for arm in sound):
-        notes.append(f"{NONE} under p99: needs {CALLS_FOR_P99} calls")
-    if any(arm.p90_ms is None for arm in sound):
-        notes.append(f"{NONE} under p90: needs {CALLS_FOR_P90} calls")
-    if any(arm.p50_low_ms is None for arm in sound):
-        notes.append("p50 without an interval: needs 3 rounds")
-    if all(arm.runtime != REFERENCE or arm.p50_ms is None for arm in result.arms):
-        notes.append(f"no ratio: {REFERENCE} was not measured")
-    notes.append("peak: resident memory of the whole process, Python and libraries with it")
-    return [*notes, f"machine: {machine(result.environment)}"]
-
-
-def load_warning(result: "BenchResult") -> str | None:
-    """On a busy machine the figures are of the machine's other work as well."""
-    cores = result.environment.get("cores", "")
-    if not cores.isdigit() or not result.load_average_before or result.load_average_before[0] <= int(cores) / 2:
-        return None
-    return (
-        f"WARNING: the machine was busy before the first round (load average {result.load_average_before[0]:.2f} on {cores} cores); "
-        "end other programs and measure again"
-    )
-
-
-def skipped_lines(result: "BenchResult") -> list[str]:
-    return [f"{each.runtime}, {each.artifact or 'no artifact'}: {each.reason}" for each in result.skipped]
 
 
 def machine(environment: dict[str, str]) -> str:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from toolkit.report import tables
+from toolkit.report import latency, tables
 from toolkit.report.tables import Table, table
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table as RichTable
 
     from toolkit.bench.result import BenchResult
     from toolkit.debug.result import DebugResult, HazardsResult
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
     from toolkit.validation.result import ValidationResult
 
 LOG_WIDTH = 100_000  # a log has no right edge: no cell is folded there, and nothing is ever cut
-STYLES = {"pass": "green", "FAIL": "bold red", "FAILED": "bold red", "PASSED": "bold green", "WARNING": "yellow", "QUICK": "yellow"}
+STYLES = {
+    "pass": "green", "FAIL": "bold red", "FAILED": "bold red", "PASSED": "bold green", "WARNING": "yellow", "QUICK": "yellow",
+    "VALID": "green", "INVALID": "yellow", "INTERRUPTED": "yellow", "slower": "red", "faster": "green",
+}  # fmt: skip
 Part = Table | str
 
 
@@ -170,9 +174,9 @@ def _hazarded(result: "HazardsResult") -> Iterable[Part]:
 
 
 def _benched(result: "BenchResult") -> Iterable[Part]:
-    yield tables.bench_table(result)
-    yield from tables.bench_notes(result)
-    yield from _listed("not measured here", tables.skipped_lines(result))
+    yield from latency.latency_tables(result)
+    yield from latency.latency_notes(result)
+    yield from _listed("not measured here", latency.skipped_lines(result))
 
 
 def _reported(result: "ReportResult") -> Iterable[Part]:
@@ -240,18 +244,24 @@ def _console() -> "Console":
 
 
 def _print(console: "Console", part: Part) -> None:
-    """On a narrow terminal cells are folded and lines wrapped by the terminal: whatever the width, every character is there."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table as RichTable
     from rich.text import Text
 
     if isinstance(part, str):
         console.print(Text(part, style=STYLES.get(part.partition(":")[0], "")), soft_wrap=True)
         return
     console.print(Text(part.caption, style="bold"), soft_wrap=True)
+    console.print(rendered(part))
+
+
+def rendered(part: Table) -> "RichTable":
+    """On a narrow terminal cells are folded and lines wrapped by the terminal: whatever the width, every character is there."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
     shown = RichTable(box=SIMPLE_HEAD, pad_edge=False)
     for place, column in enumerate(part.columns):
         shown.add_column(Text(column), justify="right" if place in part.numeric else "left", overflow="fold")
     for row in part.rows:
         shown.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
-    console.print(shown)
+    return shown

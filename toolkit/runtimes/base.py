@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from toolkit.artifact import Artifact
 from toolkit.errors import ArtifactError, RuntimeUnavailable
-from toolkit.tensors import IMAGE, Batch
+from toolkit.tensors import IMAGE, Batch, TensorSpec
 
 
 class Session(Protocol):
@@ -18,12 +19,22 @@ class Session(Protocol):
         """{"image": (N, C, H, W) float32 0..255} → {"logits": (N, classes) float32, "probabilities": …}."""
 
     def placement(self) -> tuple[str, ...]:
-        """Where the runtime says that it runs the model; () when it does not say."""
+        """Where it was asked to run the model; () when there is no choice."""
+
+    def planned(self) -> dict[str, int]:
+        """Device or provider → ops, as the runtime itself plans them; {} when it does not say. May take seconds."""
 
     def framework_ns(self) -> int | None:
         """The runtime's own timing of the last call, where it has one."""
 
     def close(self) -> None: ...
+
+
+class FileSession(Session, Protocol):
+    """Of a file from elsewhere, whose inputs and outputs are its own."""
+
+    def inputs(self) -> list[TensorSpec] | None:
+        """What it takes, in order; -1 in a shape where any length is taken. None where the file does not say."""
 
 
 class RuntimeModule(Protocol):
@@ -58,6 +69,19 @@ class Runtime:
 
     def version(self) -> str:
         return self._module().version()
+
+    def compile(self, artifact: Artifact, folder: Path) -> bool:
+        """Compiles into `folder` what ships into what the device loads; False where that is no step of its own."""
+        step = getattr(self._module(), "compile_artifact", None)
+        if step is not None:
+            step(artifact, folder)
+        return step is not None
+
+    def open_file(self, path: Path, threads: int | None = None) -> "FileSession":
+        """A file from elsewhere, without a manifest. Raises ToolkitError when it cannot be loaded."""
+        from toolkit.runtimes.files import open_file
+
+        return open_file(path, self.reads, threads, self.options)
 
     def open(self, artifact: Artifact, threads: int | None = None) -> Session:
         """A loaded session. Raises RuntimeUnavailable, or ArtifactError when the artifact is of another format."""

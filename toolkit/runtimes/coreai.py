@@ -62,6 +62,9 @@ class CoreAISession:
     def placement(self) -> tuple[str, ...]:
         return ()
 
+    def planned(self) -> dict[str, int]:
+        return {}
+
     def framework_ns(self) -> int | None:
         return None
 

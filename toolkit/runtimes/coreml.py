@@ -1,7 +1,9 @@
 """coreml-cpu, -gpu, -ane and -all: Apple's Core ML through coremltools. macOS only; unmeasured where there is no Mac."""
 
 import sys
+from collections import Counter
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +35,34 @@ def load_model(artifact: Artifact, compute_unit: str) -> Any:
     return coremltools.models.MLModel(str(artifact.entry), compute_units=coremltools.ComputeUnit[compute_unit])
 
 
+def compile_artifact(artifact: Artifact, folder: Path) -> None:
+    """As Xcode does when an app is built: .mlpackage → .mlmodelc."""
+    import_coremltools().models.utils.compile_model(str(artifact.entry), str(folder / "model.mlmodelc"))
+
+
+def planned(model: Any, compute_unit: str) -> dict[str, int]:
+    """Device → operations of the main function, by MLComputePlan. {} before macOS 14.4, and for what is no ML Program."""
+    from coremltools.models.compute_plan import MLComputePlan
+
+    coremltools = import_coremltools()
+    if coremltools.models.utils._macos_version() < (14, 4):
+        return {}
+    unit = coremltools.ComputeUnit[compute_unit]
+    plan = MLComputePlan.load_from_path(path=model.get_compiled_model_path(), compute_units=unit)
+    program = plan.model_structure.program
+    if program is None:
+        return {}
+    found: Counter[str] = Counter()
+    for operation in program.functions["main"].block.operations:
+        usage = plan.get_compute_device_usage_for_mlprogram_operation(operation)
+        if usage is not None:  # constants have none
+            found[DEVICES.get(type(usage.preferred_compute_device).__name__, type(usage.preferred_compute_device).__name__)] += 1
+    return dict(found)
+
+
+DEVICES = {"MLCPUComputeDevice": "CPU", "MLGPUComputeDevice": "GPU", "MLNeuralEngineComputeDevice": "Neural Engine"}
+
+
 class CoreMLSession:
     def __init__(self, artifact: Artifact, model: Any, compute_unit: str) -> None:
         self.artifact, self.model, self.compute_unit = artifact, model, compute_unit
@@ -57,6 +87,9 @@ class CoreMLSession:
 
     def placement(self) -> tuple[str, ...]:
         return (f"requested {self.compute_unit}",)  # what ran where is not known from the request
+
+    def planned(self) -> dict[str, int]:
+        return planned(self.model, self.compute_unit)
 
     def framework_ns(self) -> int | None:
         return self.last_ns

@@ -31,6 +31,9 @@ class NullSession:
     def placement(self) -> tuple[str, ...]:
         return ()
 
+    def planned(self) -> dict[str, int]:
+        return {}
+
     def framework_ns(self) -> int | None:
         return None
 

@@ -42,6 +42,9 @@ class OnnxReferenceSession:
     def placement(self) -> tuple[str, ...]:
         return ("numpy",)
 
+    def planned(self) -> dict[str, int]:
+        return {}
+
     def framework_ns(self) -> int | None:
         return None
 

@@ -1,7 +1,10 @@
 """onnxruntime-cpu and onnxruntime-coreml: ONNX Runtime with one execution provider."""
 
 import sys
+from collections import Counter
 from importlib import metadata
+from pathlib import Path
+from typing import Any
 
 import onnxruntime
 
@@ -25,16 +28,31 @@ def open_session(artifact: Artifact, threads: int | None, provider: str) -> Sess
     return OnnxSession(artifact, threads, provider)
 
 
+def load(path: Path, threads: int | None, provider: str) -> Any:
+    """An InferenceSession that knows where its nodes go. Raises ArtifactError."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")  # before 1.24 an unknown key, and ignored
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=[provider])
+    except Exception as error:  # onnxruntime's exception types are private to its binding
+        raise ArtifactError(f"onnxruntime does not load {path}: {error}") from error
+
+
+def planned(session: Any) -> dict[str, int]:
+    """Execution provider → nodes of the graph."""
+    ask = getattr(session, "get_provider_graph_assignment_info", None)
+    found: Counter[str] = Counter()
+    for part in ask() if ask is not None else ():
+        found[part.ep_name] += len(part.get_nodes())
+    return dict(found)
+
+
 class OnnxSession:
     def __init__(self, artifact: Artifact, threads: int | None, provider: str) -> None:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors only
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        try:
-            self.session = onnxruntime.InferenceSession(artifact.entry, options, providers=[provider])
-        except Exception as error:  # onnxruntime's exception types are private to its binding
-            raise ArtifactError(f"onnxruntime does not load {artifact.entry}: {error}") from error
+        self.session = load(artifact.entry, threads, provider)
         self.artifact = artifact
         self.names = [output.name for output in self.session.get_outputs()]
 
@@ -48,6 +66,9 @@ class OnnxSession:
 
     def placement(self) -> tuple[str, ...]:
         return tuple(self.session.get_providers())
+
+    def planned(self) -> dict[str, int]:
+        return planned(self.session)
 
     def framework_ns(self) -> int | None:
         return None

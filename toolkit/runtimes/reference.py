@@ -32,6 +32,9 @@ class ReferenceSession:
     def placement(self) -> tuple[str, ...]:
         return ("reference evaluator",)
 
+    def planned(self) -> dict[str, int]:
+        return {}
+
     def framework_ns(self) -> int | None:
         return None
 

@@ -45,6 +45,9 @@ class TorchSession:
     def placement(self) -> tuple[str, ...]:
         return (self.torch_device,)
 
+    def planned(self) -> dict[str, int]:
+        return {}
+
     def framework_ns(self) -> int | None:
         return None
 

@@ -17,9 +17,10 @@ from toolkit.environment import describe
 from toolkit.errors import DataError, ToolkitError
 from toolkit.gates import allowed
 from toolkit.recipe import Recipe, fault_rows
+from toolkit.records import Frozen
 from toolkit.runtimes import RUNTIMES
 from toolkit.tensors import IMAGE, LOGITS
-from toolkit.validation.result import Check, Frozen, Level, ValidationResult
+from toolkit.validation.result import Check, Level, ValidationResult
 from toolkit.workspace import Workspace, write_text
 
 EVIDENCE = "evidence.json"

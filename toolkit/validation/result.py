@@ -1,20 +1,13 @@
 """What validation found: plain, frozen, and the same in memory and in reports/validation.json."""
 
-import math
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, PlainSerializer
+from toolkit.records import Figure, Frozen
 
-# JSON has no NaN; pydantic would write null, and then not read its own file back. Written as text, read as a number.
-Figure = Annotated[float, PlainSerializer(lambda value: value if math.isfinite(value) else str(value), when_used="json")]
 Interval = tuple[Figure, Figure]
 Level = Literal["files", "golden", "contract", "preprocessing", "test set"]
 REFERENCE = "torch-cpu"
 LEVELS: tuple[Level, ...] = ("files", "golden", "contract", "preprocessing", "test set")  # cheapest first
-
-
-class Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Check(Frozen):

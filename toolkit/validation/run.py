@@ -1,13 +1,7 @@
 """Runs workers: each in its own process, watched for its memory and its time, some at once where asked, or here for tests."""
 
-import contextlib
-import os
-import signal
-import subprocess
-import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,10 +11,8 @@ from typing import Any
 import numpy as np
 
 from toolkit.errors import ToolkitError
+from toolkit.processes import watched
 from toolkit.validation.worker import Answers, Job, ask
-
-LOOK_EVERY_S = 0.1
-LAST_LINES = 3
 
 
 @dataclass(frozen=True)
@@ -71,72 +63,18 @@ def _joined(parts: list[Answers]) -> Answers:
 def _isolated(job: Job, limits: Limits, stop: threading.Event, update: Callable[[int], None]) -> Answers:
     path = Path(job.out).with_suffix(".json")
     job.save(path)
-    # -P and this sys.path: it imports what we import, and no random.py that lies in the user's folder.
-    command = [sys.executable, "-P", "-m", "toolkit.validation.worker", str(path)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    with tempfile.TemporaryFile() as words:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=words, env=environment, start_new_session=True)
-        reader = threading.Thread(target=_read, args=(process, update), daemon=True)
-        reader.start()
-        try:
-            ended = _watch(process, limits, stop)
-        finally:
-            _end(process)
-            reader.join()
-        words.seek(0)
-        last = _printable("; ".join(words.read().decode("utf-8", "backslashreplace").strip().splitlines()[-LAST_LINES:]))
-    if ended is None and process.returncode == 0:
-        return Answers.load(Path(job.out))
-    raise WorkerLost(_how(ended, process.returncode, last))
 
+    def count(line: bytes) -> None:
+        """A runtime may print as well; only what is a number is ours."""
+        if line.strip().isdigit():
+            update(int(line))
 
-def _printable(text: str) -> str:
-    """Without the escapes that would colour or move about on the reader's terminal."""
-    return "".join(char if char.isprintable() else "�" for char in text)
-
-
-def _read(process: "subprocess.Popen[bytes]", update: Callable[[int], None]) -> None:
-    """A runtime may print as well; only what is a number is ours."""
-    assert process.stdout is not None
-    with process.stdout as lines:
-        for line in lines:
-            if line.strip().isdigit():
-                update(int(line))
-
-
-def _watch(process: "subprocess.Popen[bytes]", limits: Limits, stop: threading.Event) -> str | None:
-    """None when it ended by itself, else why it was stopped."""
-    import psutil
-
-    deadline = time.monotonic() + limits.seconds
-    while process.poll() is None:
-        if stop.wait(LOOK_EVERY_S):
-            return "was stopped with the others"
-        if time.monotonic() > deadline:
-            return f"did not end within {limits.seconds:g} s and was stopped"
-        with contextlib.suppress(psutil.Error):  # it may end between two questions
-            root = psutil.Process(process.pid)
-            used = sum(each.memory_info().rss for each in [root, *root.children(recursive=True)])
-            if used > limits.memory_bytes:
-                return f"used {used / 2**30:.1f} GiB of memory, allowed {limits.memory_bytes / 2**30:.1f}, and was stopped"
-    return None
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """The whole group: a runtime may have started helpers."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def _how(stopped: str | None, code: int, last: str) -> str:
-    words = f"; last words: {last}" if last else "; it said nothing"
-    if stopped is not None:
-        return stopped + words
-    if code < 0:
-        name = next((each.name for each in signal.Signals if each == -code), f"signal {-code}")
-        return f"its process was killed by {name}{words}"
-    return last or f"its process ended with exit code {code} and no message"
+    ended = watched(
+        "toolkit.validation.worker", [str(path)], seconds=limits.seconds, memory_bytes=limits.memory_bytes, stop=stop, on_line=count
+    )
+    if ended.reason is not None:
+        raise WorkerLost(ended.reason)
+    return Answers.load(Path(job.out))
 
 
 def answers_or_reason(job: Job, images: Any, limits: Limits, isolate: bool, update: Callable[[int], None]) -> Answers | str:

@@ -1,0 +1,176 @@
+"""From rounds to verdicts: known differences are called by their names, and what is not sound does not count."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+
+from tests.bench.conftest import arm_of, result_of, round_of, sensors
+from toolkit.bench.judge import comparable, compare, findings, judged
+from toolkit.bench.plan import Options
+from toolkit.bench.result import BenchResult, Placement
+from toolkit.errors import ToolkitError
+
+MS = 1_000_000
+NOISE = np.array([1.0, 1.002, 0.998, 1.001, 0.999, 1.0, 1.0015, 0.9985])
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [
+    (1.05, "slower"), (0.95, "faster"), (1.0, "same"), (1.004, "same"), (2.0, "slower"), (1.011, "inconclusive"),
+])  # fmt: skip
+def test_a_difference_is_called_by_its_name(factor, verdict):
+    drift = np.linspace(1, 1.3, 8)  # of the machine: it hits both alike, and pairs cancel it
+    first, second = arm_of(10 * MS * drift * NOISE), arm_of(10 * MS * drift * NOISE[::-1] * factor, "onnxruntime-cpu")
+    found = compare(second, first, 1, "stream")
+    assert (found.verdict, found.arm, found.against) == (verdict, "m:onnxruntime-cpu", "m:torch-cpu")
+    assert found.low < factor < found.high
+
+
+def test_the_interval_is_students_over_the_pairs_and_bonferronis_for_several():
+    random = np.random.default_rng(0)
+    mine, theirs = random.lognormal(16, 0.02, 8), random.lognormal(16, 0.02, 8)
+    logs = np.log(np.round(mine)) - np.log(np.round(theirs))
+    for number, confidence in ((1, 0.95), (5, 0.99)):
+        expected = scipy_stats.ttest_1samp(logs, 0).confidence_interval(confidence)
+        found = compare(arm_of(mine), arm_of(theirs), number, "stream")
+        assert (math.log(found.low), math.log(found.high)) == pytest.approx((expected.low, expected.high))
+
+
+def test_a_wide_interval_is_inconclusive_and_too_few_rounds_are_none():
+    wild = [10 * MS * factor for factor in (1, 1.4, 0.8, 1.2, 0.7)]
+    assert compare(arm_of(wild), arm_of([10 * MS] * 5), 1, "stream").verdict == "inconclusive"
+    assert compare(arm_of(wild[:2]), arm_of(wild), 1, "stream") is None
+    assert compare(arm_of(wild, error="was killed"), arm_of(wild), 1, "stream") is None
+
+
+def test_only_rounds_that_both_have_are_paired():
+    mine = arm_of([1 * MS, 2 * MS, 4 * MS, 8 * MS])
+    late = mine.model_copy(update={"rounds": [each for each in mine.rounds if each.number != 2]})
+    assert compare(late, mine, 1, "stream").ratio == 1.0
+
+
+def test_everything_follows_from_the_rounds_and_is_made_again_from_the_file():
+    first, slow = arm_of(10 * MS * NOISE), arm_of(11 * MS * NOISE[::-1], "onnxruntime-cpu")
+    control = arm_of(10 * MS * NOISE[::-1], id="m:torch-cpu (A/A)", control=True)
+    found = judged(result_of([first, control, slow]))
+    assert [(each.arm, each.verdict) for each in found.verdicts] == [("m:torch-cpu (A/A)", "same"), ("m:onnxruntime-cpu", "slower")]
+    assert 0 < found.noise < 0.01
+    assert found.slower
+    assert all(arm.valid for arm in found.arms)
+    bare = found.model_copy(update={
+        "arms": [arm.model_copy(update={"figures": None, "findings": []}) for arm in found.arms], "verdicts": [], "noise": None,
+    })  # fmt: skip
+    assert judged(BenchResult.model_validate_json(bare.model_dump_json())) == found
+
+
+def test_each_batch_size_is_compared_with_the_first_arm_of_its_own():
+    arms = [arm_of([MS] * 5, name, batch=batch, id=f"{name} {batch}") for name in ("a", "b") for batch in (1, 8)]
+    assert [(each.arm, each.against) for each in judged(result_of(arms)).verdicts] == [("b 1", "a 1"), ("b 8", "a 8")]
+
+
+def test_a_quick_look_decides_nothing():
+    found = judged(result_of([arm_of([MS] * 3), arm_of([2 * MS] * 3, "b")], preset="quick"))
+    assert (found.verdicts, found.noise) == ([], None)
+
+
+def test_a_stored_measurement_is_compared_arm_by_arm_with_welchs_interval():
+    before, now = 10 * MS * NOISE[:5], 11 * MS * NOISE
+    stored, fresh = result_of([arm_of(before)]), result_of([arm_of(now), arm_of(now, "new")])
+    (found,) = judged(fresh, stored).verdicts
+    expected = scipy_stats.ttest_ind(np.log(np.round(now)), np.log(np.round(before)), equal_var=False).confidence_interval(0.95)
+    assert (found.arm, found.against, found.verdict) == ("m:torch-cpu", "m:torch-cpu, stored", "slower")
+    assert (math.log(found.low), math.log(found.high)) == pytest.approx((expected.low, expected.high))
+
+
+@pytest.mark.parametrize(("fields", "words"), [
+    ({"environment": {"cores": "2", "processor": "Q", "memory": "M", "system": "S"}}, "processor is 'P' here and 'Q' there"),
+    ({"scenario": "cold"}, "scenario stream here, cold there"),
+])  # fmt: skip
+def test_what_cannot_be_compared_is_refused(fields, words):
+    with pytest.raises(ToolkitError, match=f"not comparable: {words}"):
+        comparable(result_of([]), result_of([], **fields))
+    comparable(result_of([]), result_of([]))
+
+
+def test_cold_starts_are_compared_by_the_time_to_the_first_result():
+    def cold(start_ns: int) -> list:
+        return [round_of([], number, compile_ns=MS, load_ns=start_ns - 2 * MS, first_call_ns=MS) for number in range(4)]
+
+    fast, slow = arm_of([], rounds=cold(10 * MS)), arm_of([], "b", rounds=cold(20 * MS))
+    (found,) = judged(result_of([fast, slow], scenario="cold")).verdicts
+    assert (found.ratio, found.verdict) == (pytest.approx(2.0), "slower")
+
+
+def states(rounds, options=None, error=None) -> dict[str, bool | None]:
+    return {each.name: each.ok for each in findings(arm_of([], rounds=rounds, error=error), options or Options(), 2)}
+
+
+SOUND = [3 * MS] * 1000
+
+
+def test_a_sound_arm_meets_every_condition_that_can_be_known():
+    found = states([round_of(SOUND, number) for number in range(5)])
+    assert {name for name, ok in found.items() if ok} == {
+        "every round ended well", "outputs are the golden ones", "clocks agree", "calls and time", "does not drift",
+        "other processes are idle",
+    }  # fmt: skip
+    assert False not in found.values()
+
+
+SPAN = 3 * 10**9
+AFTER = {"perf_ns": SPAN, "wall_ns": SPAN, "busy_s": 3.0, "own_s": 3.0}
+
+
+@pytest.mark.parametrize(("name", "fields"), [
+    ("outputs are the golden ones", {"max_abs_logit": 2e-3}), ("outputs are the golden ones", {"max_abs_logit": math.inf}),
+    ("runs where it was asked to", {"placement": Placement(requested="CoreMLExecutionProvider",
+                                    planned={"CoreMLExecutionProvider": 44, "CPUExecutionProvider": 6})}),
+    ("clocks agree", {"after": sensors(**AFTER | {"wall_ns": 2 * SPAN})}),
+    ("calls and time", {"samples_ns": [3 * MS] * 100, "wall_ns": SPAN}), ("calls and time", {"wall_ns": 10**9}),
+    ("does not drift", {"samples_ns": [3 * MS] * 500 + [4 * MS] * 500}),
+    ("other processes are idle", {"after": sensors(**AFTER | {"busy_s": 4.0})}),
+    ("the hypervisor takes nothing", {"before": sensors(steal_s=0.0), "after": sensors(**AFTER, steal_s=0.5)}),
+    ("no quota holds it back", {"before": sensors(throttled_s=0.0), "after": sensors(**AFTER, throttled_s=0.1)}),
+    ("no thermal pressure", {"before": sensors(thermal=1)}), ("no thermal pressure", {"before": sensors(thermal=0),
+                                                                                     "after": sensors(**AFTER, thermal=2)}),
+    ("on mains, not saving power", {"before": sensors(on_mains=False)}),
+    ("on mains, not saving power", {"before": sensors(low_power=True)}),
+])  # fmt: skip
+def test_each_condition_can_fail(name, fields):
+    values = {"samples_ns": SOUND, **fields}
+    samples = values.pop("samples_ns")
+    found = states([round_of(samples, number, **values) for number in range(5)])
+    assert [each for each, ok in found.items() if ok is False] == [name]
+
+
+def test_an_arm_that_fails_a_condition_is_not_valid_and_one_that_died_has_no_figures():
+    rounds = [round_of(SOUND, number, max_abs_logit=1.0) for number in range(5)]
+    wrong, dead = judged(result_of([arm_of([], rounds=rounds), arm_of([], "b", rounds=rounds, error="was killed")])).arms
+    assert (wrong.valid, wrong.figures is None) == (False, False)
+    assert (dead.valid, dead.figures) == (False, None)
+
+
+def test_what_is_not_judged_by_its_logits_or_has_no_reference_is_unknown_and_not_wrong():
+    for fields in ({"verified": {}, "max_abs_logit": None}, {"allowed_abs_logit": None, "max_abs_logit": 5.0}):
+        assert states([round_of(SOUND, number, **fields) for number in range(3)])["outputs are the golden ones"] is None
+
+
+def test_a_provider_that_has_all_of_the_graph_is_where_it_was_asked_to_be():
+    whole = Placement(requested="CPUExecutionProvider", planned={"CPUExecutionProvider": 54})
+    asked = Placement(requested="requested CPU_AND_NE", planned={"Neural Engine": 20, "CPU": 1})  # no single device is asked for
+    for placement, ok in ((whole, True), (asked, None)):
+        assert states([round_of(SOUND, number, placement=placement) for number in range(3)])["runs where it was asked to"] is ok
+
+
+def test_a_drift_that_two_rounds_show_is_not_proven():
+    assert states([round_of([3 * MS] * 500 + [4 * MS] * 500, number) for number in range(2)])["does not drift"] is None
+
+
+def test_no_difference_is_seldom_taken_for_one():
+    """A/A: of 300 measurements of one thing at most 5 % may be called faster or slower; with the margin of 1 % far fewer are."""
+    random, called = np.random.default_rng(2), 0
+    for _ in range(300):
+        first, second = (arm_of(10 * MS * np.exp(random.normal(0, 0.02, 8)), calls=1) for _ in range(2))
+        called += compare(first, second, 1, "stream").verdict in ("faster", "slower")
+    assert called <= 15

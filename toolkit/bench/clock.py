@@ -1,0 +1,86 @@
+"""The timed loops. Between two readings of the clock there is the call and nothing else."""
+
+import gc
+import time
+from array import array
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from toolkit.runtimes import Session
+from toolkit.tensors import Batch
+
+MOST_CALLS = 2_000_000
+FEWEST_ROOM = 200_000  # calls that there is room for at first
+SPIN_NS = 2_000_000  # sleeping is not exact: the last two milliseconds before a call is due are spent awake
+Kept = Callable[[int, Batch], None]
+
+
+@dataclass
+class Timed:
+    """Nanoseconds. `service`: of paced calls, from when they were begun."""
+
+    samples: list[int] = field(default_factory=list)
+    service: list[int] = field(default_factory=list)
+    framework: list[int] = field(default_factory=list)
+    wall: int = 0
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Nothing is collected inside, and all is as before afterwards."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
+
+
+def back_to_back(session: Session, inputs: list[Batch], calls: int, seconds: float, keep: Kept) -> Timed:
+    """At least so many calls and so many seconds. `keep(place, outputs)` is called after each, outside what is timed."""
+    now, samples, framework = time.perf_counter_ns, array("q", bytes(8 * FEWEST_ROOM)), array("q")
+    with undisturbed():
+        done, began = 0, now()
+        deadline = began + int(seconds * 1e9)
+        while done < MOST_CALLS:
+            batch = inputs[done % len(inputs)]
+            start = now()
+            outputs = session(batch)
+            stop = now()
+            if done == len(samples):
+                samples.extend(bytes(8 * FEWEST_ROOM))
+            samples[done] = stop - start
+            keep(done, outputs)
+            done += 1
+            if (own := session.framework_ns()) is not None:
+                framework.append(own)
+            if stop >= deadline and done >= calls:
+                break
+        wall = now() - began
+    return Timed(samples[:done].tolist(), [], framework.tolist(), wall)
+
+
+def paced(session: Session, inputs: list[Batch], hz: float, calls: int, keep: Kept, sleep: Callable[[float], None]) -> Timed:
+    """A call every 1/hz seconds, counted from the start: one that begins late because the last was slow counts as late."""
+    now, timed = time.perf_counter_ns, Timed()
+    with undisturbed():
+        began = now()
+        for number in range(min(calls, MOST_CALLS)):
+            due, batch = began + int(number * 1e9 / hz), inputs[number % len(inputs)]
+            if (left := due - now()) > SPIN_NS:
+                sleep((left - SPIN_NS) / 1e9)
+            while now() < due:
+                pass
+            start = now()
+            outputs = session(batch)
+            stop = now()
+            timed.samples.append(stop - due)
+            timed.service.append(stop - start)
+            keep(number, outputs)
+            if (own := session.framework_ns()) is not None:
+                timed.framework.append(own)
+        timed.wall = now() - began
+    return timed

@@ -1,0 +1,251 @@
+"""Model files from elsewhere, to be timed: no manifest, no golden outputs, inputs made up as the file declares them.
+
+A TorchScript file or an exported program is a stranger's code: it runs in a process of its own, and no pickle is read.
+"""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolkit.errors import ArtifactError, ToolkitError
+from toolkit.runtimes.base import FileSession
+from toolkit.tensors import Batch, TensorSpec
+
+READS = {".onnx": "onnx", ".mlpackage": "coreml", ".pt2": "torch", ".pt": "torch", ".ts": "torch", ".torchscript": "torch"}
+PICTURE = "picture"  # the dtype of an image input: uint8 (H, W) or (H, W, 3), handed over as a PIL image
+MOST_ELEMENTS = 1 << 28
+
+
+def format_of(path: Path) -> str | None:
+    """The format that runtimes call it by; None for what is no model file that we know."""
+    return READS.get(path.suffix.lower())
+
+
+def open_file(path: Path, form: str, threads: int | None, options: dict[str, Any]) -> FileSession:
+    """`options`: of the runtime's line in RUNTIMES. Raises ToolkitError when the file is not there, or cannot be loaded."""
+    if not path.exists():
+        raise ArtifactError(f"there is no file {path}")
+    return OPENERS[form](path, threads, options)
+
+
+def sha256_of_model(path: Path) -> str:
+    """Of a file, or of all files of a package by their names."""
+    digest = hashlib.sha256()
+    for each in [path] if path.is_file() else sorted(member for member in path.rglob("*") if member.is_file()):
+        digest.update(each.relative_to(path.parent).as_posix().encode())
+        with each.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def made_up(specs: list[TensorSpec] | None, batch: int, shapes: dict[str, tuple[int, ...]], seed: int) -> Batch:
+    """Inputs that honour declared types and shapes: the first open axis is the batch, the others are 1, unless `shapes` says more.
+
+    Floats are normal, whole numbers 0 or 1 (valid as an index anywhere), pictures noise. Raises ToolkitError for a name or a
+    shape that does not fit.
+    """
+    random = np.random.default_rng(seed)
+    if specs is None:
+        if not shapes:
+            raise ToolkitError("a TorchScript file does not say what it takes. Say it, in order: --shape image=1x3x224x224")
+        specs = [TensorSpec(name=name, shape=shape, dtype="float32") for name, shape in shapes.items()]
+    if unknown := sorted(shapes.keys() - {spec.name for spec in specs}):
+        raise ToolkitError(f"there is no input {unknown[0]!r}; there are {', '.join(spec.name for spec in specs)}")
+    made = {spec.name: _shape(spec, batch, shapes.get(spec.name)) for spec in specs}
+    if batch > 1 and not any(-1 in spec.shape or made[spec.name][:1] == (batch,) for spec in specs):
+        shown = ", ".join(f"{name} {_text(shape)}" for name, shape in made.items())
+        raise ToolkitError(f"the batch size is baked in ({shown}): leave --batch out")
+    return {spec.name: _values(spec, made[spec.name], random) for spec in specs}
+
+
+def _shape(spec: TensorSpec, batch: int, given: tuple[int, ...] | None) -> tuple[int, ...]:
+    if given is not None:
+        fits = len(given) == len(spec.shape) and all(size in (-1, mine) for size, mine in zip(spec.shape, given, strict=True))
+        if not fits:
+            raise ToolkitError(f"input {spec.name} is declared as {_text(spec.shape)}; {_text(given)} does not fit. Change --shape")
+        return given
+    first = next((place for place, size in enumerate(spec.shape) if size == -1), None)
+    shape = tuple((batch if place == first else 1) if size == -1 else size for place, size in enumerate(spec.shape))
+    if np.prod(shape, dtype=float) > MOST_ELEMENTS:
+        raise ToolkitError(f"input {spec.name} of shape {_text(shape)} is too large to make up")
+    return shape
+
+
+def _text(shape: tuple[int, ...]) -> str:
+    return "×".join("?" if size == -1 else str(size) for size in shape) or "a scalar"
+
+
+def _values(spec: TensorSpec, shape: tuple[int, ...], random: np.random.Generator) -> Any:
+    if spec.dtype == PICTURE:
+        return random.integers(0, 256, shape, np.uint8)
+    kind = np.dtype(spec.dtype).kind
+    if kind in "iu":
+        return random.integers(0, 2, shape).astype(spec.dtype)
+    if kind == "b":
+        return random.random(shape) < 0.5
+    return random.standard_normal(shape).astype(spec.dtype)
+
+
+class _File:
+    """What all of them share."""
+
+    requested = ""
+
+    def placement(self) -> tuple[str, ...]:
+        return (self.requested,)
+
+    def planned(self) -> dict[str, int]:
+        return {}
+
+    def framework_ns(self) -> int | None:
+        return None
+
+    def close(self) -> None: ...
+
+
+class OnnxFile(_File):
+    def __init__(self, path: Path, threads: int | None, options: dict[str, Any]) -> None:
+        from toolkit.runtimes.onnxruntime import load
+
+        self.path, self.requested = path, options["provider"]
+        self.session = load(path, threads, self.requested)
+        self.names = [each.name for each in self.session.get_outputs()]
+
+    def inputs(self) -> list[TensorSpec]:
+        found = []
+        for each in self.session.get_inputs():
+            dtype = _ONNX_TYPES.get(each.type)
+            if dtype is None:
+                raise ArtifactError(f"{self.path}: input {each.name} is a {each.type}, which cannot be made up")
+            found.append(TensorSpec(name=each.name, shape=tuple(size if isinstance(size, int) else -1 for size in each.shape), dtype=dtype))
+        return found
+
+    def __call__(self, batch: Batch) -> Batch:
+        return dict(zip(self.names, self.session.run(self.names, batch), strict=True))
+
+    def planned(self) -> dict[str, int]:
+        from toolkit.runtimes.onnxruntime import planned
+
+        return planned(self.session)
+
+
+_ONNX_TYPES = {
+    "tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64", "tensor(bool)": "bool",
+    **{f"tensor({sign}int{bits})": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+}  # fmt: skip
+
+
+class TorchFile(_File):
+    """TorchScript (.pt, .ts, .torchscript) or an exported program (.pt2); outputs are copied to the host, which waits for the device."""
+
+    def __init__(self, path: Path, threads: int | None, options: dict[str, Any]) -> None:
+        import torch
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        if options.get("dtype", "float32") != "float32":
+            raise ArtifactError(f"{path}: a program from elsewhere computes in its own types; leave torch-cpu-bf16 out")
+        self.requested = options["device"]
+        self.specs: list[TensorSpec] | None = None
+        if path.suffix.lower() == ".pt2":
+            self.model, self.specs = _exported(path)
+        else:
+            self.model = _scripted(path)
+        if self.requested != "cpu":
+            self.model = self.model.to(self.requested)
+
+    def inputs(self) -> list[TensorSpec] | None:
+        return self.specs
+
+    def __call__(self, batch: Batch) -> Batch:
+        import torch
+
+        with torch.inference_mode():
+            found = self.model(*(torch.from_numpy(np.array(each)).to(self.requested) for each in batch.values()))
+        rows = found if isinstance(found, tuple | list) else list(found.values()) if isinstance(found, dict) else [found]
+        return {str(place): each.cpu().numpy() for place, each in enumerate(rows) if isinstance(each, torch.Tensor)}
+
+
+def _scripted(path: Path) -> Any:
+    import warnings
+
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript is; the files are still there
+            return torch.jit.load(str(path), map_location="cpu").eval()
+    except Exception as error:  # RuntimeError mostly, and what the archive reader raises
+        raise ArtifactError(f"{path} cannot be loaded as TorchScript: {str(error).strip().splitlines()[0]}") from error
+
+
+def _exported(path: Path) -> tuple[Any, list[TensorSpec]]:
+    """The module of an exported program, and what it takes."""
+    import torch
+
+    try:
+        program = torch.export.load(str(path))
+        module = program.module()
+    except Exception as error:
+        raise ArtifactError(f"{path} cannot be loaded as an exported program: {str(error).strip().splitlines()[0]}") from error
+    wanted = set(program.graph_signature.user_inputs)
+    specs = [
+        TensorSpec(
+            name=node.name, dtype=str(node.meta["val"].dtype).removeprefix("torch."),
+            shape=tuple(size if isinstance(size, int) else -1 for size in node.meta["val"].shape),
+        )
+        for node in program.graph.nodes if node.op == "placeholder" and node.name in wanted
+    ]  # fmt: skip
+    return module, specs
+
+
+class CoreMLFile(_File):
+    def __init__(self, path: Path, threads: int | None, options: dict[str, Any]) -> None:
+        from toolkit.mil._coremltools import import_coremltools
+
+        coremltools = import_coremltools()
+        self.path, self.unit = path, options["compute_unit"]
+        self.requested = f"requested {self.unit}"
+        try:
+            self.model = coremltools.models.MLModel(str(path), compute_units=coremltools.ComputeUnit[self.unit])
+        except Exception as error:  # whatever Core ML says of a file that it does not take
+            raise ArtifactError(f"Core ML does not load {path}: {error}") from error
+        self.description = self.model.get_spec().description
+
+    def inputs(self) -> list[TensorSpec]:
+        found = []
+        for each in self.description.input:
+            kind = each.type.WhichOneof("Type")
+            if kind == "imageType":
+                image = each.type.imageType
+                channels = (3,) if image.colorSpace in (20, 30) else ()  # RGB, BGR of FeatureTypes.proto
+                found.append(TensorSpec(name=each.name, shape=(image.height, image.width, *channels), dtype=PICTURE))
+            elif kind == "multiArrayType":
+                array = each.type.multiArrayType
+                found.append(TensorSpec(name=each.name, shape=tuple(array.shape), dtype=_COREML_TYPES[array.dataType]))
+            else:
+                raise ArtifactError(f"{self.path}: input {each.name} is a {kind}, which cannot be made up")
+        return found
+
+    def __call__(self, batch: Batch) -> Batch:
+        from PIL import Image
+
+        given = {name: Image.fromarray(value) if value.dtype == np.uint8 else value for name, value in batch.items()}
+        return {name: np.asarray(value) for name, value in self.model.predict(given).items() if not isinstance(value, dict)}
+
+    def planned(self) -> dict[str, int]:
+        from toolkit.runtimes.coreml import planned
+
+        return planned(self.model, self.unit)
+
+    def framework_ns(self) -> int | None:
+        return getattr(self.model, "last_predict_duration_in_nano_seconds", None)
+
+
+# ArrayDataType of FeatureTypes.proto
+_COREML_TYPES = {65568: "float32", 65600: "float64", 131104: "int32", 65552: "float16", 131080: "int8"}
+OPENERS: dict[str, Callable[[Path, int | None, dict[str, Any]], FileSession]] = {"onnx": OnnxFile, "torch": TorchFile, "coreml": CoreMLFile}
