@@ -252,8 +252,9 @@ def test_an_array_that_claims_a_size_beyond_memory_is_an_error(made: Artifact):
         (np.zeros((3, 1, 2, 2), np.uint8), np.zeros((3, 2)), "nothing that can prove a file"),
         (np.zeros((3, 1, 2, 2), np.float32), np.full((3, 2), "x"), "nothing that can prove a file"),
         (np.zeros((3, 1, 2, 2), np.float32), np.full((3, 2), np.nan), "nothing that can prove a file"),
+        (np.full((3, 1, 2, 2), np.nan, np.float32), np.zeros((3, 2)), "nothing that can prove a file"),
     ],
-    ids=["image size", "count", "classes", "scalars", "empty", "images' type", "logits' type", "nan"],
+    ids=["image size", "count", "classes", "scalars", "empty", "images' type", "logits' type", "nan", "a pixel is nan"],
 )
 def test_golden_outputs_that_do_not_fit_the_manifest_are_an_error(made: Artifact, images, logits, message):
     np.savez(made.folder / GOLDEN, images=images, logits=logits)

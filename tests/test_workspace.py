@@ -157,7 +157,7 @@ def test_a_linked_folder_is_replaced_where_it_lies_and_stays_a_link(elsewhere: P
 @pytest.mark.parametrize("target", ["file/a", "file/a/b"])
 def test_a_place_that_cannot_be_written_is_an_error_naming_it(elsewhere: Path, target: str):
     (elsewhere / "file").touch()
-    message = r"cannot write to .*file.*: (Not a directory|File exists)\. Choose .*TOOLKIT_MODELS"
+    message = r"cannot write to .*file.*: (Not a directory|File exists)\. Name another place.*TOOLKIT_MODELS"
     with pytest.raises(ToolkitError, match=message), replacing_folder(Path(target)):
         pytest.fail("the block must not run")
     with pytest.raises(ToolkitError, match=message):

@@ -20,6 +20,7 @@ from toolkit.tensors import CLASS_LABEL, IMAGE, LOGITS, PROBABILITIES, TensorSpe
 
 MANIFEST, GOLDEN = "manifest.json", "golden.npz"
 MAX_GOLDEN_BYTES = 256 << 20
+KEPT = "kept in fp32: "  # how a manifest's notes say which ops stayed so
 TORCH = "torch"  # the format of a checkpoint when it is run beside the exported files
 
 
@@ -29,8 +30,8 @@ class Manifest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     schema_version: Literal[1] = 1
-    format: str
-    precision: str
+    format: Literal["coreml", "onnx", "coreai", "torch"]
+    precision: Literal["fp32", "fp16"]
     compression: str | None = None
     model: str
     entry: str = Field(description="the file or package that ships")
@@ -121,7 +122,8 @@ class Artifact:
         expected = self.manifest.inputs[0].shape[1:]
         if images.shape[1:] != expected or logits.shape != (len(images), len(self.manifest.class_labels)):
             raise ArtifactError(f"{path}: images {images.shape} and logits {logits.shape} do not fit the manifest {expected}. Export again")
-        if len(images) == 0 or (images.dtype, logits.dtype) != (np.float32, np.float64) or not np.isfinite(logits).all():
+        typed = (images.dtype, logits.dtype) == (np.float32, np.float64)
+        if len(images) == 0 or not typed or not np.isfinite(images).all() or not np.isfinite(logits).all():
             raise ArtifactError(
                 f"{path}: {len(images)} images {images.dtype}, logits {logits.dtype}: nothing that can prove a file. Export again"
             )
@@ -129,8 +131,8 @@ class Artifact:
 
 
 def _unlisted(folder: Path, manifest: Manifest) -> str | None:
-    """A file inside the package that ships and that the manifest does not know. macOS leaves its own (.DS_Store) everywhere."""
-    inside = sorted(path for path in (folder / manifest.entry).rglob("*") if path.is_file() and path.name != ".DS_Store")
+    """A file that the manifest does not know: external weights beside an ONNX file, say. macOS leaves .DS_Store everywhere."""
+    inside = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (".DS_Store", MANIFEST))
     return next((name for path in inside if (name := path.relative_to(folder).as_posix()) not in manifest.files), None)
 
 

@@ -4,6 +4,7 @@ Results go to standard output, progress to standard error. Heavy imports happen 
 """
 
 import io
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -122,6 +123,16 @@ def validate(
 
     if unknown := set(fail_on or []) - set(LEVELS):
         raise errors.ToolkitError(f"--fail-on {sorted(unknown)[0]!r} is no level; there are: {', '.join(LEVELS)}")
+    given = {
+        "--runtime": runtime, "--artifact": artifact, "--fail-on": fail_on, "--junit": junit, "--no-cache": no_cache,
+        "--jobs": jobs > 1, "--self-test": self_test,
+    }  # fmt: skip
+    alone = "--hazards" if hazards else "--self-test" if self_test else ""
+    fits = {"--hazards": (), "--self-test": ("--self-test", "--artifact"), "": tuple(given)}[alone]
+    if silent := [name for name, value in given.items() if value and name not in fits]:
+        raise errors.ToolkitError(f"{alone} is no validation: {silent[0]} would mean nothing with it. Leave one of them out")
+    if not math.isfinite(time_limit * memory_limit):
+        raise errors.ToolkitError(f"--time-limit {time_limit:g}, --memory-limit {memory_limit:g}: give finite numbers")
     if hazards:
         from toolkit import debug as room
 
@@ -138,9 +149,9 @@ def validate(
         Workspace.of(model), runtimes=runtime, artifacts=artifact, limit=limit, data_dir=data_dir, cache=not no_cache,
         limits=validation.Limits(seconds=time_limit, memory_bytes=int(memory_limit * 2**30), jobs=jobs),
     )  # fmt: skip
+    terminal.show(result, json)
     if junit is not None:
         junit_xml.write(result, junit)
-    terminal.show(result, json)
     raise typer.Exit(errors.CHECK_FAILED if result.fails_on(tuple(fail_on or ())) else errors.DONE)
 
 

@@ -60,7 +60,7 @@ class Train(Part):
 class Gate(Part):
     """What an exported artifact may differ by from PyTorch fp32 on the CPU. None: derived from format and network (gates.py)."""
 
-    max_changed: int | None = Field(None, ge=0, description="predictions that may differ at all, for each 10,000 images (rounded down)")
+    max_changed: int | None = Field(None, ge=0, description="predictions that may differ at all, for each 10,000 images (rounded up)")
     max_abs_logit: float | None = Field(None, gt=0, description="largest |logit - logit of PyTorch|")
     min_snr_db: float | None = Field(None, gt=0, description="signal to noise of the logits, in decibel")
     max_accuracy_loss: float | None = Field(None, ge=0, le=1, description="share of 1: a larger loss must be ruled out, at 95 %")

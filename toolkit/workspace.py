@@ -121,4 +121,4 @@ def write_text(target: Path, text: str) -> None:
 
 
 def _unwritable(target: Path, error: OSError) -> ToolkitError:
-    return ToolkitError(f"cannot write to {target}: {error.strerror}. Choose another folder of models with TOOLKIT_MODELS")
+    return ToolkitError(f"cannot write to {target}: {error.strerror}. Name another place, or another folder of models with TOOLKIT_MODELS")

@@ -112,3 +112,11 @@ def test_the_command_prints_the_layers_and_exits_with_1_where_something_is_wrong
         assert ended.value.code == code
         out = capsys.readouterr().out
     assert json.loads(out)["agrees"] is (code == 0)
+
+
+def test_a_stale_export_is_said_to_be_one_and_no_layer_is_blamed(exported_copy):
+    path = exported_copy.exports / "onnx-fp32" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({**manifest, "checkpoint_sha256": "5eed" * 16}))
+    with pytest.raises(ToolkitError, match=r"was made from another checkpoint .* Export again: toolkit export --format onnx"):
+        debug(exported_copy, "onnx-fp32", images=1)

@@ -26,7 +26,10 @@ def test_every_input_of_an_answer_is_part_of_its_name(artifact, tmp_path, monkey
         cache.path(artifact, runtime, IMAGES + 1, GOLDEN),
         cache.path(artifact, runtime, IMAGES, GOLDEN + 1),
         cache.path(artifact, RUNTIMES["onnx-reference"], IMAGES, GOLDEN),
-        cache.path(replace(artifact, manifest=manifest.model_copy(update={"files": {"model.onnx": "0" * 64}})), runtime, IMAGES, GOLDEN),
+        *(
+            cache.path(replace(artifact, manifest=manifest.model_copy(update=changed)), runtime, IMAGES, GOLDEN)
+            for changed in ({"files": {"model.onnx": "0" * 64}}, {"entry": "other.onnx"}, {"class_labels": manifest.class_labels[::-1]})
+        ),
     ]
     monkeypatch.setattr("toolkit.runtimes.onnxruntime.version", lambda: "0.0")
     others.append(cache.path(artifact, runtime, IMAGES, GOLDEN))
@@ -39,13 +42,13 @@ def test_a_damaged_answer_is_none(tmp_path):
     path = tmp_path / "x.npz"
     for content in (b"", b"PK\x03\x04 and then nothing", b"\x93NUMPY"):
         path.write_bytes(content)
-        assert Cache(tmp_path).find(path) is None
+        assert Cache(tmp_path).find(path, 2, 10) is None
 
 
 def test_without_a_folder_nothing_is_kept_and_nothing_found(artifact):
     cache = Cache(None)
     assert cache.path(artifact, RUNTIMES["onnxruntime-cpu"], IMAGES, GOLDEN) is None
-    assert cache.find(None) is None
+    assert cache.find(None, 2, 10) is None
 
 
 def test_no_cache_asks_again(quick, exported_copy, monkeypatch):
@@ -59,3 +62,30 @@ def test_no_cache_asks_again(quick, exported_copy, monkeypatch):
     found = quick(exported_copy, runtimes=["onnxruntime-cpu"], artifacts=["onnx-fp32"], cache=False)
     assert asked == ["torch-cpu", "onnxruntime-cpu"]
     assert [row.cached for row in found.rows] == [False]
+
+
+def test_answers_for_other_images_or_classes_are_none(tmp_path):
+    from tests.validation.test_run import answers
+
+    answers(np.zeros((4, 3), np.float32)).save(tmp_path / "x.npz")
+    cache = Cache(tmp_path)
+    assert cache.find(tmp_path / "x.npz", 4, 3) is not None
+    assert cache.find(tmp_path / "x.npz", 5, 3) is None
+    assert cache.find(tmp_path / "x.npz", 4, 10) is None
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing_but_time(tmp_path, capsys):
+    from tests.validation.test_run import answers
+
+    (tmp_path / "file").touch()
+    cache = Cache(tmp_path / "file")
+    cache.keep(tmp_path / "file/x.npz", answers(np.zeros((1, 3), np.float32)))
+    assert "answers are not remembered" in capsys.readouterr().err
+
+
+def test_answers_lie_in_the_users_cache_and_not_in_the_model(quick, exported_copy, monkeypatch, tmp_path):
+    """Who downloads a model's folder must not download its answers."""
+    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "mine"))
+    quick(exported_copy, runtimes=["onnxruntime-cpu"], artifacts=["onnx-fp32"], limit=20)
+    assert list((tmp_path / "mine/validation").glob("*.npz"))
+    assert not (exported_copy.folder / ".cache").exists()

@@ -21,6 +21,9 @@ def classifier(trained):
     return from_checkpoint(Checkpoint.open(trained.checkpoint))
 
 
+GATE = 1e-3
+
+
 def logits(classifier, images) -> np.ndarray:
     with torch.inference_mode():
         return classifier(images).numpy()
@@ -39,7 +42,7 @@ PIXELS = {
 @pytest.mark.parametrize("words", PIXELS)
 def test_a_mistreated_picture_is_named(classifier, words):
     found = logits(classifier, PIXELS[words](IMAGES))
-    assert words in name(classifier, IMAGES.numpy(), found, logits(classifier, IMAGES))
+    assert words in name(classifier, IMAGES.numpy(), found, logits(classifier, IMAGES), GATE)
 
 
 @pytest.mark.parametrize(("words", "options"), [
@@ -50,7 +53,7 @@ def test_another_resize_is_named(classifier, words, options):
     resized = functional.interpolate(IMAGES, (32, 32), **options)
     with torch.inference_mode():
         found = classifier.network((resized / 255 - 0.1558) / 0.2774).numpy()
-    assert words in name(classifier, IMAGES.numpy(), found, logits(classifier, IMAGES))
+    assert words in name(classifier, IMAGES.numpy(), found, logits(classifier, IMAGES), GATE)
 
 
 @pytest.mark.parametrize(("words", "mean", "std"), [
@@ -60,14 +63,14 @@ def test_another_resize_is_named(classifier, words, options):
 def test_other_constants_are_named(classifier, words, mean, std):
     other = copy.deepcopy(classifier)
     other.mean, other.scale = torch.tensor(255 * mean), torch.tensor(1 / (255 * std))
-    assert words in name(classifier, IMAGES.numpy(), logits(other, IMAGES), logits(classifier, IMAGES))
+    assert words in name(classifier, IMAGES.numpy(), logits(other, IMAGES), logits(classifier, IMAGES), GATE)
 
 
 @pytest.mark.parametrize(("mean", "std"), [(0.25, 0.2774), (0.1558, 0.36), (0.3, 0.2)])
 def test_any_other_constants_are_found_and_given(classifier, mean, std):
     other = copy.deepcopy(classifier)
     other.mean, other.scale = torch.tensor(255 * mean), torch.tensor(1 / (255 * std))
-    said = name(classifier, IMAGES.numpy(), logits(other, IMAGES), logits(classifier, IMAGES))
+    said = name(classifier, IMAGES.numpy(), logits(other, IMAGES), logits(classifier, IMAGES), GATE)
     found = [float(word) for word in re.findall(r"\d\.\d{4}", said)]
     assert found == pytest.approx([mean, std, 0.1558, 0.2774], abs=0.01)
 
@@ -87,13 +90,13 @@ OUTPUTS = {
 @pytest.mark.parametrize("words", OUTPUTS)
 def test_a_mistreated_output_is_named(classifier, words):
     truth = logits(classifier, IMAGES)
-    assert words in name(classifier, IMAGES.numpy(), OUTPUTS[words](truth), truth)
+    assert words in name(classifier, IMAGES.numpy(), OUTPUTS[words](truth), truth, GATE)
 
 
 def test_noise_is_not_explained_away(classifier):
     truth = logits(classifier, IMAGES)
     noise = np.random.default_rng(0).normal(size=truth.shape)
-    assert name(classifier, IMAGES.numpy(), truth + noise, truth) == ""
+    assert name(classifier, IMAGES.numpy(), truth + noise, truth, GATE) == ""
 
 
 def test_channels_in_another_order_are_named():
@@ -104,4 +107,4 @@ def test_channels_in_another_order_are_named():
     color = Classifier(network, 8, 0.5, 0.25).eval()
     images = torch.randint(0, 256, (16, 3, 8, 8)).float()
     found = logits(color, images[:, [2, 1, 0]])
-    assert "RGB taken for BGR" in name(color, images.numpy(), found, logits(color, images))
+    assert "RGB taken for BGR" in name(color, images.numpy(), found, logits(color, images), GATE)

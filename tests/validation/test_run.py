@@ -50,6 +50,13 @@ def test_how_a_worker_ended_is_told_with_its_last_words(worker, script, words):
     assert answers_or_reason(JOB, IMAGES, Limits(), True, lambda done: None) == words
 
 
+def test_a_worker_that_ends_well_without_answers_is_lost(worker):
+    """A native library that calls exit(0)."""
+    worker("raise SystemExit(0)")
+    with pytest.raises(WorkerLost, match="ended well and left no answers"):
+        run(JOB, IMAGES, Limits(), True, lambda done: None)
+
+
 def test_a_worker_that_hangs_is_stopped_with_all_that_it_started(worker, tmp_path):
     mark = tmp_path / "alive"
     worker(

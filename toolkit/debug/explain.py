@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.artifact import Artifact
+from toolkit.artifact import KEPT, Artifact
 from toolkit.checkpoint import Checkpoint
 from toolkit.debug.program import Op, read
-from toolkit.export.formats import EXPORTERS, KEPT, Options, Source
+from toolkit.export.formats import EXPORTERS, Options, Source
 from toolkit.networks import WithProbabilities, from_checkpoint
 
 Array = np.ndarray[Any, Any]

@@ -33,6 +33,11 @@ def debug(workspace: Workspace, name: str, *, images: int = 16) -> DebugResult:
         there = ", ".join(sorted(path.name for path in workspace.exports.glob("*") if path.is_dir())) or "none"
         raise ArtifactError(f"there is no artifact {name!r} in {workspace.exports}; there are: {there}")
     artifact, checkpoint = Artifact.open(workspace.exports / name), Checkpoint.open(workspace.checkpoint)
+    if artifact.manifest.checkpoint_sha256 != checkpoint.card.weights_sha256:
+        raise ArtifactError(
+            f"{artifact.id} was made from another checkpoint ({artifact.manifest.checkpoint_sha256[:12]}) than {checkpoint.folder} "
+            f"({checkpoint.card.weights_sha256[:12]}): every layer would differ. Export again: toolkit export --format {artifact.format}"
+        )
     pictures, stored = (array[:images] for array in artifact.golden())
     reference, ops = Reference(checkpoint, pictures), read(artifact)
     truth = next(node.value for node in reference.nodes if LOGITS in node.names)

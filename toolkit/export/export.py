@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.artifact import Artifact, describe_preprocessing, write_artifact
+from toolkit.artifact import KEPT, Artifact, describe_preprocessing, write_artifact
 from toolkit.checkpoint import Checkpoint
 from toolkit.data import load
 from toolkit.errors import ArtifactError, ExportError
-from toolkit.export.formats import EXPORTERS, KEPT, Exporter, Options, Source, check, find
+from toolkit.export.formats import EXPORTERS, Exporter, Options, Source, check, find
 from toolkit.gates import allowed
 from toolkit.golden import golden
 from toolkit.networks import WithProbabilities, from_checkpoint

@@ -10,7 +10,6 @@ from toolkit.errors import ExportError
 from toolkit.networks import WithProbabilities
 from toolkit.tensors import TensorSpec
 
-KEPT = "kept in fp32: "  # how a manifest's notes say which ops stayed so
 TARGETS = ("iOS15", "iOS16", "iOS17", "iOS18")
 
 

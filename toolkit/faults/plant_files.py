@@ -95,3 +95,16 @@ def golden_in_single_precision(arrays: Arrays, checkpoint: Checkpoint) -> Plante
 def golden_of_one_image(arrays: Arrays, checkpoint: Checkpoint) -> Planted:
     arrays["images"], arrays["logits"] = np.repeat(arrays["images"][:1], 64, 0), np.repeat(arrays["logits"][:1], 64, 0)
     return Planted.at("golden.npz", "golden outputs")
+
+
+@in_golden
+def golden_of_few_images(arrays: Arrays, checkpoint: Checkpoint) -> Planted:
+    arrays["images"], arrays["logits"] = arrays["images"][:2], arrays["logits"][:2]
+    return Planted.at("golden.npz", "golden outputs")
+
+
+@in_golden
+def golden_with_nan(arrays: Arrays, checkpoint: Checkpoint) -> Planted:
+    arrays["images"][-1, 0, 0, 0] = np.nan
+    arrays["logits"] = np.roll(arrays["logits"], 3, axis=0)
+    return Planted.at("golden.npz", "golden outputs")

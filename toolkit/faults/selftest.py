@@ -1,5 +1,6 @@
 """The gate's own test: every fault planted in a copy, judged, and counted. A gate that cannot fail proves nothing."""
 
+import functools
 import shutil
 import tempfile
 import time
@@ -86,7 +87,6 @@ def self_test(
 
     Raises ToolkitError when the gate fails on an unharmed copy: then nothing that it catches means anything.
     """
-    judge = judge or judge_by_validation
     checkpoint = Checkpoint.open(workspace.checkpoint)
     chosen = _chosen(faults)
     there = sorted(path.parent.name for path in workspace.exports.glob(f"*/{MANIFEST}") if not path.parent.name.startswith("."))
@@ -98,13 +98,13 @@ def self_test(
     rows: list[SelfTestRow] = []
     skipped: list[Skipped] = []
     with progress("planting faults", len(names) * len(chosen), unit="faults") as update, tempfile.TemporaryDirectory() as answers:
-        cache = Path(answers)
+        judge = judge or functools.partial(judge_by_validation, cache=Path(answers))  # PyTorch's own answers are computed once
         for number, name in enumerate(names):
-            form = _control(workspace, name, judge, limit, data_dir, cache)
+            form = _control(workspace, name, judge, limit, data_dir)
             for count, fault in enumerate(chosen, start=number * len(chosen)):
                 update(count)
                 try:
-                    rows.append(_row(workspace, name, form, fault, checkpoint, judge, diagnose, limit, data_dir, cache))
+                    rows.append(_row(workspace, name, form, fault, checkpoint, judge, diagnose, limit, data_dir))
                 except NotApplicable as reason:
                     skipped.append(Skipped(fault=fault.id, artifact=name, reason=str(reason)))
     return SelfTestResult(
@@ -120,9 +120,9 @@ def _chosen(faults: Iterable[str] | None) -> list[Fault]:
     return [FAULTS[name] for name in wanted]
 
 
-def _control(workspace: Workspace, name: str, judge: Judge, limit: int | None, data_dir: Path | None, cache: Path) -> str:
+def _control(workspace: Workspace, name: str, judge: Judge, limit: int | None, data_dir: Path | None) -> str:
     """The artifact's format. Raises ToolkitError when an unharmed copy does not pass."""
-    with copied(workspace, name, cache) as copy:
+    with copied(workspace, name) as copy:
         complaints = _heard(judge, copy, name, limit, data_dir)
         if complaints:
             said = "; ".join(f"{each.by}: {each.said}" for each in complaints)[:MOST_SAID]
@@ -132,12 +132,12 @@ def _control(workspace: Workspace, name: str, judge: Judge, limit: int | None, d
 
 def _row(
     workspace: Workspace, name: str, form: str, fault: Fault, checkpoint: Checkpoint, judge: Judge, diagnose: Diagnose | None,
-    limit: int | None, data_dir: Path | None, cache: Path,
+    limit: int | None, data_dir: Path | None,
 ) -> SelfTestRow:  # fmt: skip
     if form not in fault.formats:
         raise NotApplicable(f"not planted in {form} files")
     started = time.monotonic()
-    with copied(workspace, name, cache) as copy:
+    with copied(workspace, name) as copy:
         planted = fault.plant(copy.exports / name, checkpoint)
         complaints = _heard(judge, copy, name, limit, data_dir)
         texts = [each.said for each in complaints]
@@ -152,19 +152,14 @@ def _row(
 
 
 @contextmanager
-def copied(workspace: Workspace, name: str, cache: Path | None = None) -> Iterator[Workspace]:
-    """A workspace of its own, with a copy of one artifact and the checkpoint; gone when the block ends.
-
-    `cache`: a folder of answers that several copies share, so that PyTorch's own are computed once.
-    """
+def copied(workspace: Workspace, name: str) -> Iterator[Workspace]:
+    """A workspace of its own, with a copy of one artifact and the checkpoint; gone when the block ends."""
     with tempfile.TemporaryDirectory(prefix="toolkit-faults-") as folder:
         home = Path(folder) / workspace.folder.name
         home.mkdir()
         shutil.copyfile(workspace.recipe, home / "recipe.toml")
         (home / "checkpoint").symlink_to(workspace.checkpoint.resolve(), target_is_directory=True)
         shutil.copytree(workspace.exports / name, home / "exports" / name)
-        if cache is not None:
-            (home / ".cache").symlink_to(cache, target_is_directory=True)
         yield Workspace(home, home / "recipe.toml")
 
 
@@ -179,15 +174,15 @@ def _heard(judge: Judge, workspace: Workspace, name: str, limit: int | None, dat
         return [Complaint(CRASHED, f"{type(error).__name__}: {error}")]
 
 
-def judge_by_validation(workspace: Workspace, name: str, limit: int | None, data_dir: Path | None) -> list[Complaint]:
-    """toolkit.validation on one artifact.
+def judge_by_validation(workspace: Workspace, name: str, limit: int | None, data_dir: Path | None, cache: Path) -> list[Complaint]:
+    """toolkit.validation on one artifact. `cache`: a folder of answers that several copies share.
 
     In this process, which is faster; but Core AI's runtime aborts on a file that is cut (std::bad_cast), so it gets its own.
     """
     from toolkit.validation import validate
 
     isolate = read_manifest(workspace.exports / name).format not in BOTH
-    return complaints_of(validate(workspace, artifacts=[name], limit=limit, data_dir=data_dir, isolate=isolate))
+    return complaints_of(validate(workspace, artifacts=[name], limit=limit, data_dir=data_dir, isolate=isolate, cache=cache))
 
 
 def complaints_of(result: "ValidationResult") -> list[Complaint]:

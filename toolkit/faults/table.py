@@ -37,6 +37,10 @@ _TABLE = (
     Fault("metadata-of-another-model", "contract", BOTH, contract.metadata_of_another_model, "an export script of another project"),
     Fault("metadata-of-another-checkpoint", "contract", BOTH, contract.metadata_of_another_checkpoint, "metadata written before training"),
     Fault("precision-claimed", "contract", EVERY, contract.claim_fp16, "fp32 shipped as fp16: twice the size, and a gate that is too wide"),
+    Fault("compression-claimed", "contract", EVERY, contract.manifest_field("compression", "int8", "compression", "compressed"),
+          "called compressed, so that only its accuracy is judged"),
+    Fault("input-kind-claimed", "contract", COREML, contract.manifest_field("input_kind", "tensor", "tensor", "image"),
+          "the app hands over an array where the file takes a picture"),
     Fault("accuracy-claimed", "contract", EVERY, contract.claim_accuracy, "an accuracy that was never measured"),
     Fault("preprocessing-described-wrongly", "contract", EVERY, contract.describe_another_preprocessing,
           "documentation of another data set's mean and std, which the app's authors believe"),
@@ -106,6 +110,8 @@ _TABLE = (
     Fault("golden-rolled", "golden", EVERY, files.roll_golden_logits, "golden logits of the picture before"),
     Fault("golden-of-another-model", "golden", EVERY, files.golden_of_another_model, "golden outputs of another training"),
     Fault("golden-in-fp32", "golden", EVERY, files.golden_in_single_precision, "golden outputs that prove less than they say"),
+    Fault("golden-of-few-images", "golden", EVERY, files.golden_of_few_images, "golden outputs cut down to save space"),
+    Fault("golden-pixel-nan", "golden", EVERY, files.golden_with_nan, "a golden picture that was never written: nothing equals NaN"),
     Fault("golden-of-one-image", "golden", EVERY, files.golden_of_one_image, "golden outputs that prove one picture only"),
 )  # fmt: skip
 FAULTS = {fault.id: fault for fault in _TABLE}

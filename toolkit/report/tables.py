@@ -131,6 +131,7 @@ def verdict_line(result: "ValidationResult") -> str:
     """PASSED or FAILED first, then why. Nothing but what was compared can pass."""
     compared = sum(row.proves for row in result.rows)
     left_out = f"; {len(result.unavailable)} not run here" if result.unavailable else ""
+    left_out += f"; nothing is claimed of {', '.join(result.unproved)}, which no runtime ran" if result.unproved else ""
     if result.passed:
         return f"PASSED: {plural(len(result.checks), 'check')}, {plural(compared, 'comparison')} with PyTorch{left_out}"
     failed = (

@@ -1,4 +1,7 @@
-"""Answers kept under the model's folder, by everything they depend on: what was not changed is not computed again."""
+"""Answers kept in the user's cache folder, by everything they depend on: what was not changed is not computed again.
+
+Not in the model's folder: a downloaded model would bring its own answers along.
+"""
 
 import hashlib
 import json
@@ -11,10 +14,18 @@ from typing import Any
 import toolkit
 from toolkit.artifact import Artifact
 from toolkit.environment import describe
+from toolkit.progress import say
 from toolkit.runtimes import Runtime
 from toolkit.validation.worker import Answers
 
-ROOMS = ("runtimes", "mil", "networks", "validation/worker.py", "data/pictures.py")  # the code that answers
+# The code that answers.
+ROOMS = ("runtimes", "mil", "networks", "validation/worker.py", "validation/pictures.py", "data/pictures.py", "artifact.py", "tensors.py")
+
+
+def home() -> Path:
+    import platformdirs
+
+    return Path(os.environ.get("TOOLKIT_CACHE") or platformdirs.user_cache_path("toolkit")) / "validation"
 
 
 class Cache:
@@ -29,40 +40,44 @@ class Cache:
         if self.folder is None:
             return None
         digest = hashlib.sha256(self.base.encode())
-        about = [artifact.manifest.files, artifact.manifest.recipe_hash, runtime.id, runtime.version(), artifact.manifest.input_kind]
+        about = [artifact.manifest.model_dump(mode="json"), runtime.id, runtime.version()]
         digest.update(json.dumps(about, sort_keys=True).encode())
         for array in (images, golden):
             digest.update(f"{array.shape}{array.dtype}".encode() + array.tobytes())
         return self.folder / f"{digest.hexdigest()[:32]}.npz"
 
-    def find(self, path: Path | None) -> Answers | None:
-        """None where there are none, or where they cannot be read: they are then made again."""
+    def find(self, path: Path | None, images: int, classes: int) -> Answers | None:
+        """None where there are none, or where they cannot be read or do not fit: they are then made again."""
         if path is None or not path.is_file():
             return None
         try:
-            return Answers.load(path)
+            found = Answers.load(path)
         except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
             return None
+        return found if found.logits.shape == found.probabilities.shape == (images, classes) else None
 
     def keep(self, path: Path | None, answers: Answers) -> None:
-        """Whole or not at all."""
+        """Whole or not at all. A disk that is full or not to be written costs the next run some time, and this one nothing."""
         if path is None:
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, fresh = tempfile.mkstemp(suffix=".npz", dir=path.parent)
-        os.close(handle)
         try:
-            answers.save(Path(fresh))
-            Path(fresh).replace(path)
-        finally:
-            Path(fresh).unlink(missing_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, fresh = tempfile.mkstemp(suffix=".npz", dir=path.parent)
+            os.close(handle)
+            try:
+                answers.save(Path(fresh))
+                Path(fresh).replace(path)
+            finally:
+                Path(fresh).unlink(missing_ok=True)
+        except OSError as error:
+            say(f"answers are not remembered: {path.parent} cannot be written: {error.strerror}")
 
 
 def _code() -> str:
-    home = Path(toolkit.__file__).parent
+    room_of = Path(toolkit.__file__).parent
     digest = hashlib.sha256()
     for room in ROOMS:
-        path = home / room
+        path = room_of / room
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
             digest.update(file.read_bytes())
     return digest.hexdigest()

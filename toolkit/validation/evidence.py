@@ -3,6 +3,7 @@
 reports/evidence.json   sha256 of the data, the checkpoint, every file of every artifact and the report; seed, versions
 """
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -10,7 +11,7 @@ from typing import Literal
 import numpy as np
 from pydantic import ValidationError
 
-from toolkit.artifact import Artifact
+from toolkit.artifact import TORCH, Artifact
 from toolkit.checkpoint import Checkpoint, sha256_of
 from toolkit.data import load
 from toolkit.environment import describe
@@ -19,26 +20,31 @@ from toolkit.gates import allowed
 from toolkit.recipe import Recipe, fault_rows
 from toolkit.records import Frozen
 from toolkit.runtimes import RUNTIMES
-from toolkit.tensors import IMAGE, LOGITS
 from toolkit.validation.result import Check, Level, ValidationResult
+from toolkit.validation.run import Limits, answers_or_reason
+from toolkit.validation.worker import Answers, Job
 from toolkit.workspace import Workspace, write_text
 
 EVIDENCE = "evidence.json"
 MAX_EVIDENCE_BYTES = 16 << 20
 MAX_REPORT_BYTES = 1 << 28
-PROOFS = 8  # golden images that are run again
 
 
 class Evidence(Frozen):
-    """`artifacts`: name → file → sha256. `passed`: what validation said when it was written."""
+    """`artifacts`: name → file → sha256, of those that a runtime was compared on. `passed`: what validation said when it was written.
 
-    schema_version: Literal[1] = 1
+    `recipe_sha256`: of recipe.toml, which holds the gates. `limit`: test images, where not all were taken.
+    """
+
+    schema_version: Literal[2] = 2
     model: str
     dataset: str
     data_sha256: str
     recipe_hash: str
+    recipe_sha256: str
     checkpoint_sha256: str
     seed: int
+    limit: int | None
     artifacts: dict[str, dict[str, str]]
     report_sha256: str
     passed: bool
@@ -63,14 +69,18 @@ def write(workspace: Workspace, result: ValidationResult, report: Path) -> None:
     """Beside the report, after every validation."""
     evidence = Evidence(
         model=result.model, dataset=result.dataset, data_sha256=result.data_sha256, recipe_hash=result.recipe_hash,
-        checkpoint_sha256=result.checkpoint_sha256, seed=result.seed, report_sha256=sha256_of(report), passed=result.passed,
-        artifacts={name: files for name, files in result.artifacts.items() if name != "torch"}, versions=result.environment,
+        recipe_sha256=sha256_of(workspace.recipe), checkpoint_sha256=result.checkpoint_sha256, seed=result.seed, limit=result.limit,
+        report_sha256=sha256_of(report), passed=result.passed, versions=result.environment,
+        artifacts={name: files for name, files in result.artifacts.items() if name != TORCH and name not in result.unproved},
     )  # fmt: skip
     write_text(workspace.reports / EVIDENCE, evidence.model_dump_json(indent=1))
 
 
-def verify(folder: Path, *, data_dir: Path | None = None) -> VerifyResult:
-    """Checks a model's folder against its evidence. Raises ToolkitError where there is none to check against."""
+def verify(folder: Path, *, data_dir: Path | None = None, isolate: bool = True) -> VerifyResult:
+    """Checks a model's folder against its evidence. Raises ToolkitError where there is none to check against.
+
+    `isolate`: each file runs in a process of its own, as in validation.
+    """
     path = folder / "reports" / EVIDENCE
     try:
         if path.stat().st_size > MAX_EVIDENCE_BYTES:
@@ -84,8 +94,8 @@ def verify(folder: Path, *, data_dir: Path | None = None) -> VerifyResult:
         ) from error
     not_checked: list[str] = []
     checks = [
-        *_report(folder, evidence), *_checkpoint(folder, evidence), *_data(evidence, data_dir, not_checked),
-        *_artifacts(folder, evidence, not_checked),
+        *_report(folder, evidence), *_recipe(folder, evidence), *_checkpoint(folder, evidence), *_data(evidence, data_dir, not_checked),
+        *_artifacts(folder, evidence, isolate, not_checked),
     ]  # fmt: skip
     return VerifyResult(
         folder=str(folder), checks=checks, not_checked=not_checked, versions_then=evidence.versions, versions_now=describe()
@@ -99,6 +109,8 @@ def _report(folder: Path, evidence: Evidence) -> Iterator[Check]:
     found = sha256_of(path) if path.is_file() else "missing"
     yield _same("report", "sha256 of the report", found, evidence.report_sha256)
     yield _check("report", "validation had passed", evidence.passed, "passed" if evidence.passed else "failed", "passed")
+    limited = "the whole test set" if evidence.limit is None else f"{evidence.limit} test images (--limit)"
+    yield _check("report", "validated on", evidence.limit is None, limited, "the whole test set", "validate again, without --limit")
     if found != evidence.report_sha256:
         return
     try:
@@ -110,6 +122,13 @@ def _report(folder: Path, evidence: Evidence) -> Iterator[Check]:
         return
     for name in ("model", "dataset", "data_sha256", "recipe_hash", "checkpoint_sha256", "seed"):
         yield _same("report", name.replace("_", " "), str(getattr(result, name)), str(getattr(evidence, name)))
+
+
+def _recipe(folder: Path, evidence: Evidence) -> Iterator[Check]:
+    """The gates are in it: who widens them proves nothing."""
+    path = folder / "recipe.toml"
+    found = sha256_of(path) if path.is_file() else "missing"
+    yield _same("recipe", "sha256 of recipe.toml", found, evidence.recipe_sha256)
 
 
 def _checkpoint(folder: Path, evidence: Evidence) -> Iterator[Check]:
@@ -134,7 +153,7 @@ def _data(evidence: Evidence, data_dir: Path | None, not_checked: list[str]) -> 
     yield _same("data", "sha256 of the test set", data.test_sha256(), evidence.data_sha256)
 
 
-def _artifacts(folder: Path, evidence: Evidence, not_checked: list[str]) -> Iterator[Check]:
+def _artifacts(folder: Path, evidence: Evidence, isolate: bool, not_checked: list[str]) -> Iterator[Check]:
     there = {path.name for path in (folder / "exports").glob("*") if path.is_dir() and not path.name.startswith(".")}
     for name in sorted(there - set(evidence.artifacts)):
         yield _check(name, "was validated", False, "not in the evidence", "every artifact of the folder", "toolkit validate")
@@ -154,31 +173,31 @@ def _artifacts(folder: Path, evidence: Evidence, not_checked: list[str]) -> Iter
             name, "files are those that were validated", not changed, ", ".join(changed) or f"{len(files)} files", "the same sha256"
         )
         yield _same(name, "checkpoint", artifact.manifest.checkpoint_sha256, evidence.checkpoint_sha256)
-        yield from _golden(folder, artifact, not_checked)
+        yield from _golden(folder, artifact, isolate, not_checked)
 
 
-def _golden(folder: Path, artifact: Artifact, not_checked: list[str]) -> Iterator[Check]:
-    """Runs the file again on its golden images, with the first runtime that reads it and runs here."""
+def _golden(folder: Path, artifact: Artifact, isolate: bool, not_checked: list[str]) -> Iterator[Check]:
+    """Runs the file again on its golden images, with the first runtime that reads it and runs here, in a process of its own."""
     runtime = next((each for each in RUNTIMES.values() if each.reads == artifact.format and each.why_not() is None), None)
     if runtime is None:
         not_checked.append(f"{artifact.id}: nothing here runs {artifact.format}")
         return
+    gate: float | None = None
+    answers: Answers | str
     try:
-        images, logits = (array[:PROOFS] for array in artifact.golden())
-        gates = (
-            Recipe.read(folder / "recipe.toml").gates
-            if (folder / "recipe.toml").is_file()
-            else Checkpoint.open(folder / "checkpoint").recipe.gates
-        )
-        gate = allowed(gates, Checkpoint.open(folder / "checkpoint"), artifact.manifest, float(np.abs(logits).max())).max_abs_logit
-        session = runtime.open(artifact)
-        try:
-            error = float(np.abs(session({IMAGE: images})[LOGITS] - logits).max())
-        finally:
-            session.close()
+        images, logits = artifact.golden()
+        gates, checkpoint = Recipe.read(folder / "recipe.toml").gates, Checkpoint.open(folder / "checkpoint")
+        gate = allowed(gates, checkpoint, artifact.manifest, float(np.abs(logits).max())).max_abs_logit
+        with tempfile.TemporaryDirectory() as place:
+            np.save(f"{place}/golden.npy", images)
+            job = Job(str(artifact.folder.absolute()), runtime.id, golden=f"{place}/golden.npy", pictures=(), threads=None)
+            answers = answers_or_reason(job, images[:1].astype(np.uint8), Limits(), isolate, lambda done: None)
     except ToolkitError as failure:
-        yield _check(artifact.id, f"golden logits on {runtime.id}", False, "does not run", "runs", str(failure), "golden")
+        answers = str(failure)
+    if isinstance(answers, str):
+        yield _check(artifact.id, f"golden logits on {runtime.id}", False, "does not run", "runs", answers, "golden")
         return
+    error = float(np.abs(answers.golden - logits).max())
     if gate is None:
         not_checked.append(f"{artifact.id}: compressed, judged by its accuracy and not by its golden logits (max |Δ| {error:.3g})")
         return

@@ -22,8 +22,11 @@ FEW = 8  # images to fit a mean and a standard deviation on
 BETTER = 5.0  # and so many times closer than without the mistake
 
 
-def name(classifier: Classifier, images: Array, found: Array, truth: Array) -> str:
-    """The mistake that explains `found` (N, classes) for `images` (N, C, H, W); empty where none does. `truth`: PyTorch's logits."""
+def name(classifier: Classifier, images: Array, found: Array, truth: Array, allowed: float | None) -> str:
+    """The mistake that explains `found` (N, classes) for `images` (N, C, H, W); empty where none does. `truth`: PyTorch's logits.
+
+    `allowed`: the gate of the logits. A fit with free parameters must come that close: it comes near to anything.
+    """
     if not np.isfinite(found).all():
         rows = int((~np.isfinite(found)).any(1).sum())
         return f"{rows} of {len(found)} images give NaN or Inf: a value overflowed, or a weight is no number"
@@ -32,7 +35,7 @@ def name(classifier: Classifier, images: Array, found: Array, truth: Array) -> s
     for text, made in [*_inputs(classifier, images), *_outputs(found, truth)]:
         if (distance := _distance(found, made)) < min(best, CLOSE):
             best, sentence = distance, text
-    return sentence or _fitted(classifier, images, found, best)
+    return sentence or _fitted(classifier, images, found, allowed)
 
 
 def _distance(found: Array, made: Array) -> float:
@@ -72,7 +75,7 @@ def _inputs(classifier: Classifier, images: Array) -> list[tuple[str, Array]]:
     return rows
 
 
-def _fitted(classifier: Classifier, images: Array, found: Array, best: float) -> str:
+def _fitted(classifier: Classifier, images: Array, found: Array, allowed: float | None) -> str:
     """Any other mean and standard deviation, found by least squares on a few images."""
     from scipy.optimize import least_squares
 
@@ -85,8 +88,9 @@ def _fitted(classifier: Classifier, images: Array, found: Array, best: float) ->
             difference: Array = other(x.float()).numpy().astype(np.float64) - found[:FEW]
         return difference.reshape(-1)
 
-    fit = least_squares(residual, before, bounds=([-1.0, 0.01], [2.0, 5.0]), diff_step=1e-3, max_nfev=30)
-    if not np.linalg.norm(fit.fun) / max(float(np.linalg.norm(found[:FEW])), 1e-30) < min(best, CLOSE):
+    bounds = ([-1.0, 1e-4], [2.0, 5.0])
+    fit = least_squares(residual, np.clip(before, *bounds), bounds=bounds, diff_step=1e-3, max_nfev=30)
+    if allowed is None or not np.abs(fit.fun).max() <= 2 * allowed:  # float32 here, the file's own rounding there
         return ""
     mean, std = fit.x
     return (

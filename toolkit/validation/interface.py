@@ -18,13 +18,18 @@ Shape = tuple[int | None, ...]  # None: any length, such as the batch
 
 @dataclass(frozen=True)
 class Interface:
-    """`labels` None: the format has no place for them. `weights`: number format → parameters held in it; empty: not readable."""
+    """`labels` None: the format has no place for them. `weights`: number format → parameters held in it; empty: not readable.
+
+    `input_kind` None: the format has one kind only.
+    """
 
     inputs: dict[str, Shape]
     outputs: dict[str, Shape]
     labels: list[str] | None
     metadata: dict[str, str]
     weights: Counter[str]
+    compressed: bool = False
+    input_kind: str | None = None
 
 
 def read(artifact: Artifact) -> Interface:
@@ -40,9 +45,11 @@ def _coreml(artifact: Artifact) -> Interface:
     description = read_spec(open_package(artifact.entry)).description
     program = load_program(artifact.entry)
     weights: Counter[str] = Counter()
+    compressed = set[str]()
 
     def count(block: Block) -> None:
         for operation in block.operations:
+            compressed.update({operation.type} if operation.type.startswith("constexpr_") else ())
             for values in operation.arguments.values():
                 for value in values:
                     if (
@@ -60,7 +67,8 @@ def _coreml(artifact: Artifact) -> Interface:
     metadata = dict(description.metadata.userDefined)
     return Interface(
         {each.name: _feature_shape(each) for each in description.input}, {each.name: _feature_shape(each) for each in description.output},
-        labels, metadata, weights,
+        labels, metadata, weights, bool(compressed - {"constexpr_cast"}),
+        "image" if any(each.type.WhichOneof("Type") == "imageType" for each in description.input) else "tensor",
     )  # fmt: skip
 
 
@@ -86,6 +94,8 @@ def _onnx(artifact: Artifact) -> Interface:
         return tuple(dim.dim_value if dim.WhichOneof("value") == "dim_value" else None for dim in value.type.tensor_type.shape.dim)
 
     metadata = {each.key: each.value for each in model.metadata_props}
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+        raise ArtifactError(f"{artifact.entry} keeps weights in files beside it, which our exporter never does. Export again")
     weights: Counter[str] = Counter()
     for tensor in model.graph.initializer:
         if len(tensor.dims) > 1:
@@ -94,9 +104,13 @@ def _onnx(artifact: Artifact) -> Interface:
     return Interface(
         {each.name: shape(each) for each in model.graph.input if each.name not in constants},
         {each.name: shape(each) for each in model.graph.output}, _labels(metadata), metadata, weights,
+        any(node.op_type in _COMPRESSED for node in model.graph.node),
     )  # fmt: skip
 
 
+_COMPRESSED = frozenset(
+    {"DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "MatMulNBits", "ConvInteger", "MatMulInteger"}
+)
 _ONNX = {1: "fp32", 10: "fp16", 11: "fp64", 16: "bf16"}  # TensorProto.DataType
 
 

@@ -2,12 +2,15 @@
 
 from typing import Literal
 
+from toolkit.artifact import TORCH
 from toolkit.records import Figure, Frozen
 
 Interval = tuple[Figure, Figure]
 Level = Literal["files", "golden", "contract", "preprocessing", "test set"]
 REFERENCE = "torch-cpu"
 LEVELS: tuple[Level, ...] = ("files", "golden", "contract", "preprocessing", "test set")  # cheapest first
+OPENED, READ, ENDED = "files are those of the export", "the file can be read", "runs to the end"
+DECISIVE = frozenset({OPENED, READ, ENDED})  # where one of these fails, the other levels were not asked at all
 
 
 class Check(Frozen):
@@ -119,7 +122,16 @@ class ValidationResult(Frozen):
         """Something that may ship was compared with PyTorch, and no check failed."""
         return any(row.proves for row in self.rows) and not self.breaches
 
+    @property
+    def unproved(self) -> list[str]:
+        """Artifacts that no runtime was asked about, or could be: nothing is claimed of them."""
+        proved = {row.artifact for row in self.rows if row.proves}
+        return [name for name in self.artifacts if name != TORCH and name not in proved]
+
     def fails_on(self, levels: tuple[str, ...]) -> bool:
-        """Whether a check of one of those levels failed; without levels, of any. Nothing compared fails as well."""
+        """Whether a check of one of those levels failed; without levels, of any.
+
+        Nothing compared fails as well, and so does an artifact that could not be opened or run: it failed every level.
+        """
         compared = any(row.proves for row in self.rows)
-        return not compared or any(not levels or check.level in levels for check in self.breaches)
+        return not compared or any(not levels or check.level in levels or check.name in DECISIVE for check in self.breaches)

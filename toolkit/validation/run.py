@@ -2,6 +2,7 @@
 
 import tempfile
 import threading
+import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -74,7 +75,10 @@ def _isolated(job: Job, limits: Limits, stop: threading.Event, update: Callable[
     )
     if ended.reason is not None:
         raise WorkerLost(ended.reason)
-    return Answers.load(Path(job.out))
+    try:
+        return Answers.load(Path(job.out))
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise WorkerLost(f"its process ended well and left no answers ({error}); last words: {ended.last or 'none'}") from error
 
 
 def answers_or_reason(job: Job, images: Any, limits: Limits, isolate: bool, update: Callable[[int], None]) -> Answers | str:

@@ -22,14 +22,13 @@ from toolkit.progress import progress
 from toolkit.recipe import Gates, Recipe
 from toolkit.runtimes import RUNTIMES, Runtime, select
 from toolkit.validation import evidence, files, hypotheses, judge, pictures
-from toolkit.validation.cache import Cache
-from toolkit.validation.result import REFERENCE, Check, RuntimeRow, Unavailable, ValidationResult
+from toolkit.validation.cache import Cache, home
+from toolkit.validation.result import ENDED, REFERENCE, Check, RuntimeRow, Unavailable, ValidationResult
 from toolkit.validation.run import Limits, answers_or_reason
 from toolkit.validation.worker import Answers, Job
 from toolkit.workspace import Workspace, write_text
 
 REPORT = "validation.json"
-CACHE = ".cache/validation"
 EVALUATOR = "coreml-reference"
 AT_ONCE = 64  # images in float64
 Array = np.ndarray[Any, Any]
@@ -37,11 +36,12 @@ Array = np.ndarray[Any, Any]
 
 def validate(
     workspace: Workspace, *, runtimes: Sequence[str] | None = None, artifacts: Sequence[str] | None = None, limit: int | None = None,
-    data_dir: Path | None = None, isolate: bool = True, cache: bool = True, limits: Limits | None = None,
+    data_dir: Path | None = None, isolate: bool = True, cache: bool | Path = True, limits: Limits | None = None,
 ) -> ValidationResult:  # fmt: skip
     """Compares and writes reports/validation.json. Raises ToolkitError where there is nothing to compare, or nothing to compare with.
 
-    `isolate`: each runtime in its own process, under `limits`. `cache`: answers to questions asked before are not computed again.
+    `isolate`: each runtime in its own process, under `limits`. `cache`: answers to questions asked before are not computed
+    again; a folder, if not the user's own.
     """
     began = time.monotonic()
     chosen = select(runtimes)
@@ -64,9 +64,12 @@ def _result(
         checks.append(check)
         if artifact is None:
             broken.add(folder.name)
-        else:
+            continue
+        checks += [*files.checks(artifact, bench.checkpoint), bench.golden_file(artifact)]
+        if files.fits(artifact, bench.checkpoint):
             found.append(artifact)
-            checks += [*files.checks(artifact, bench.checkpoint), bench.golden_file(artifact)]
+        else:
+            broken.add(folder.name)
     for runtime in chosen:
         readable = [artifact for artifact in found if artifact.format == runtime.reads]
         reason = runtime.why_not() if readable else _no_artifact(runtime, broken)
@@ -127,7 +130,7 @@ class _Bench:
 
     @classmethod
     def of(
-        cls, workspace: Workspace, limit: int | None, data_dir: Path | None, isolate: bool, cache: bool, limits: Limits, folder: Path
+        cls, workspace: Workspace, limit: int | None, data_dir: Path | None, isolate: bool, cache: bool | Path, limits: Limits, folder: Path
     ) -> "_Bench":
         checkpoint = Checkpoint.open(workspace.checkpoint)
         data = load(checkpoint.recipe.data.set, data_dir)
@@ -137,7 +140,7 @@ class _Bench:
         written, pixels = pictures.write(data.test_images[:64].numpy(), folder) if gray else ({}, np.empty((0, 1, 1, 1)))
         self = cls(
             checkpoint, classifier, Recipe.read(workspace.recipe).gates, data, indices, golden(classifier, data), pixels, written,
-            Cache(workspace.folder / CACHE if cache else None), isolate, limits, folder, reference=None,  # type: ignore[arg-type]
+            Cache(home() if cache is True else cache or None), isolate, limits, folder, reference=None,  # type: ignore[arg-type]
         )  # fmt: skip
         answers, _ = self.ask(Artifact.of_checkpoint(checkpoint), RUNTIMES[REFERENCE], indices)
         if isinstance(answers, str):
@@ -148,7 +151,9 @@ class _Bench:
     def golden_file(self, artifact: Artifact) -> Check:
         """golden.npz against the checkpoint in float64."""
         try:
-            images, _ = artifact.golden()
+            images, logits = artifact.golden()
+            if (images.shape[1:], logits.shape[1]) != (self.checkpoint.card.input_shape, len(self.data.classes)):
+                raise ArtifactError(f"its images {images.shape[1:]} and {logits.shape[1]} classes are those of another model. Export again")
         except ArtifactError as error:
             return Check(
                 level="golden", name="golden outputs are those of the checkpoint", artifact=artifact.id, runtime=None, passed=False,
@@ -170,7 +175,7 @@ class _Bench:
         """(answers or why there are none, whether they were known before)."""
         images = self.data.test_images[indices].numpy()
         place = self.cache.path(artifact, runtime, images, self.golden[0])
-        if (known := self.cache.find(place)) is not None:
+        if (known := self.cache.find(place, len(images), len(self.data.classes))) is not None:
             return known, True
         golden_path = self.folder / "golden.npy"
         np.save(golden_path, self.golden[0])
@@ -215,11 +220,14 @@ class _Bench:
         def gate(logits: Array) -> Any:
             return allowed(self.gates, self.checkpoint, artifact.manifest, float(np.abs(logits).max()), precision)
 
+        def explain(found: Array) -> str:
+            return hypotheses.name(self.classifier, images, found, truth, gate(truth).max_abs_logit)
+
         return judge.Case(
             artifact=artifact.id, runtime=runtime.id, precision=precision, indices=self.indices[places],
             whole=len(places) == len(self.indices), labels=self.data.test_labels[self.indices[places]].numpy(), reference=reference,
             golden=truth, pictures=self._of_pictures(), picture_kinds=tuple(self.picture_files), gate=gate(reference),
-            golden_gate=gate(truth), explain=lambda found: hypotheses.name(self.classifier, images, found, truth),
+            golden_gate=gate(truth), explain=explain,
         )  # fmt: skip
 
     def _of_pictures(self) -> Array:
@@ -231,7 +239,7 @@ class _Bench:
 
 def _ended(artifact: Artifact, runtime: Runtime) -> Check:
     return Check(
-        level="golden", name="runs to the end", artifact=artifact.id, runtime=runtime.id, passed=True, figure="yes", gate="yes",
+        level="golden", name=ENDED, artifact=artifact.id, runtime=runtime.id, passed=True, figure="yes", gate="yes",
         why="in a process of its own, watched",
     )  # fmt: skip
 
