@@ -193,11 +193,11 @@ def test_after_every_round_the_result_so_far_is_shown_with_the_time_left(exporte
 
 
 def test_an_earlier_measurement_is_compared_with_and_a_strange_one_refused_before_anything_runs(exported_copy, in_process, tmp_path: Path):
-    in_process(lambda job: round_of([1000 + job.number] * 50, max(0, job.number)))
+    in_process(lambda job: round_of([1000 + job.number] * 250, max(0, job.number), wall_ns=3 * 10**9))
     verb.bench(exported_copy, runtimes=["null"], options=Options())
     before = tmp_path / "before.json"
     before.write_bytes((exported_copy.reports / room.REPORT).read_bytes())
-    jobs = in_process(lambda job: round_of([2000 + job.number] * 50, max(0, job.number)))
+    jobs = in_process(lambda job: round_of([2000 + job.number] * 250, max(0, job.number), wall_ns=3 * 10**9))
     found = verb.bench(exported_copy, runtimes=["null"], options=Options(), against=before)
     assert [(each.against, each.verdict) for each in found.verdicts[1:]] == [("torch:null, stored", "slower")]
     text = json.loads(before.read_text())

@@ -64,6 +64,14 @@ def test_everything_follows_from_the_rounds_and_is_made_again_from_the_file():
     assert judged(BenchResult.model_validate_json(bare.model_dump_json())) == found
 
 
+def test_what_is_invalid_is_never_ranked():
+    good, bad = arm_of(10 * MS * NOISE), arm_of(20 * MS * NOISE, "b")
+    wrong = bad.model_copy(update={"rounds": [each.model_copy(update={"max_abs_logit": 1.0}) for each in bad.rounds]})
+    assert [each.verdict for each in judged(result_of([good, bad])).verdicts] == ["slower"]
+    assert judged(result_of([good, wrong])).verdicts == []
+    assert judged(result_of([wrong, good])).verdicts == []
+
+
 def test_each_batch_size_is_compared_with_the_first_arm_of_its_own():
     arms = [arm_of([MS] * 5, name, batch=batch, id=f"{name} {batch}") for name in ("a", "b") for batch in (1, 8)]
     assert [(each.arm, each.against) for each in judged(result_of(arms)).verdicts] == [("b 1", "a 1"), ("b 8", "a 8")]
@@ -76,7 +84,7 @@ def test_a_quick_look_decides_nothing():
 
 def test_a_stored_measurement_is_compared_arm_by_arm_with_welchs_interval():
     before, now = 10 * MS * NOISE[:5], 11 * MS * NOISE
-    stored, fresh = result_of([arm_of(before)]), result_of([arm_of(now), arm_of(now, "new")])
+    stored, fresh = judged(result_of([arm_of(before)])), result_of([arm_of(now), arm_of(now, "new")])
     (found,) = judged(fresh, stored).verdicts
     expected = scipy_stats.ttest_ind(np.log(np.round(now)), np.log(np.round(before)), equal_var=False).confidence_interval(0.95)
     assert (found.arm, found.against, found.verdict) == ("m:torch-cpu", "m:torch-cpu, stored", "slower")

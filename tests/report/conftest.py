@@ -84,7 +84,7 @@ def validation(trained: Workspace) -> Callable[..., ValidationResult]:
     return make
 
 
-def arm(artifact: str, runtime: str, p50_ms: float | None, rounds: int = 5, calls: int = 100, **fields: Any) -> Arm:
+def arm(artifact: str, runtime: str, p50_ms: float | None, rounds: int = 5, calls: int = 250, **fields: Any) -> Arm:
     """Rounds whose medians lie 1 % apart, on a quiet machine."""
     medians = [] if p50_ms is None else [round(1e6 * p50_ms * (1 + 0.01 * (number - rounds // 2))) for number in range(rounds)]
     return arm_of([], runtime, **{

@@ -169,17 +169,19 @@ def test_a_reference_that_is_not_finite_fails(validation, check):
 def test_latency_tells_what_a_reader_must_know(bench, arm, capsys):
     failed = arm("coreml-fp16", "coreml-cpu", None, error="was killed by SIGKILL")
     control = arm("torch", "torch-cpu", 8.01, id="torch:torch-cpu (A/A)", control=True)
-    arms = [arm("torch", "torch-cpu", 8.0), control, arm("onnx-fp32", "onnxruntime-cpu", 2.0, calls=80), failed]
+    short = arm("onnx-fp32", "onnxruntime-coreml", 2.0, calls=80)
+    arms = [arm("torch", "torch-cpu", 8.0), control, arm("onnx-fp32", "onnxruntime-cpu", 2.0), short, failed]
     text = printed(bench(arms=arms, load_average_before=[4.5, 0, 0]), capsys)
     for words in ("8 [7.84, 8.16]", "2 [1.96, 2.04]", "512", "45.1", "33.8", "needs 459 calls, here are 400", "noise floor ±",
                   "failed: coreml-fp16:coreml-cpu: was killed by SIGKILL", "WARNING: the machine was busy", "load average 4.50 on 8 cores",
-                  "INVALID onnx-fp32:onnxruntime-cpu: calls and time: 80 calls", "spread 1.58 % between rounds",
+                  "INVALID onnx-fp32:onnxruntime-coreml: calls and time: 80 calls", "spread 1.58 % between rounds",
                   "machine: processor Test 9000, cores 8", "coreml-ane, coreml-fp16: Core ML needs macOS"):  # fmt: skip
         assert words in text, words
     assert re.search(r"onnx-fp32:onnxruntime-cpu +torch:torch-cpu +0\.25 \[.*\] +faster", text)
     assert re.search(r"\(A/A\) +torch:torch-cpu +1 \[.*\] +same", text)
-    states = [line.split()[-1] for line in text.splitlines() if line.startswith((" torch ", " onnx-fp32 ", " coreml-fp16 "))][:4]
-    assert states == ["INVALID", "INVALID", "INVALID", "FAILED"]
+    states = [line.split()[-1] for line in text.splitlines() if line.startswith((" torch ", " onnx-fp32 ", " coreml-fp16 "))][:5]
+    assert states == ["VALID", "VALID", "VALID", "INVALID", "FAILED"]
+    assert not re.search(r"onnxruntime-coreml +torch:torch-cpu", text)  # what is invalid is not ranked
 
 
 def test_a_calm_default_measurement_has_no_stamp_and_no_warning(bench, arm, capsys):

@@ -21,6 +21,7 @@ from toolkit.environment import describe
 from toolkit.errors import ToolkitError
 from toolkit.processes import watched
 from toolkit.progress import progress, say
+from toolkit.runtimes.files import sha256_of_model
 from toolkit.workspace import Workspace, write_text
 
 REPORT = "bench.json"
@@ -40,7 +41,12 @@ def bench(
     options, stored = options or Options(), None if against is None else read(against)
     with tempfile.TemporaryDirectory() as folder:
         plans, skipped, checkpoint = of_model(workspace, runtimes, artifacts, options, Path(folder))
-        about = {"model": checkpoint.recipe.name, "checkpoint_sha256": checkpoint.card.weights_sha256, "skipped": skipped}
+        about = {
+            "model": checkpoint.recipe.name,
+            "checkpoint_sha256": checkpoint.card.weights_sha256,
+            "file_sha256": None,
+            "skipped": skipped,
+        }
         return _measure(plans, options, about, stored, workspace.reports / REPORT, show)
 
 
@@ -54,7 +60,7 @@ def bench_file(
     """
     options, stored = options or Options(), None if against is None else read(against)
     plans, skipped = of_file(path, runtimes, options, shapes or {})
-    about = {"model": path.name, "checkpoint_sha256": None, "skipped": skipped}
+    about = {"model": path.name, "checkpoint_sha256": None, "file_sha256": sha256_of_model(path), "skipped": skipped}
     return _measure(plans, options, about, stored, out or Path(f"{path.stem}-bench.json"), show)
 
 

@@ -30,14 +30,15 @@ def judged(raw: BenchResult, stored: BenchResult | None = None) -> BenchResult:
     noise, verdicts = None, list[Verdict]()
     if options.decides:
         control = next((arm for arm in arms if arm.control), None)
-        if control is not None and (own := compare(control, arms[0], 1, raw.scenario)) is not None:
+        if control is not None and control.valid and arms[0].valid and (own := compare(control, arms[0], 1, raw.scenario)) is not None:
             noise = math.sqrt(own.high / own.low) - 1
             verdicts.append(own)
         pairs = _pairs(arms, stored)
         verdicts += [
             found
             for arm, other in pairs
-            if (found := compare(arm, other, len(pairs), raw.scenario, paired=stored is None)) is not None
+            if arm.valid and other.valid  # what is invalid is shown, and never ranked
+            and (found := compare(arm, other, len(pairs), raw.scenario, paired=stored is None)) is not None
         ]  # fmt: skip
     return raw.model_copy(update={"arms": arms, "noise": noise, "verdicts": verdicts})
 

@@ -155,6 +155,7 @@ class BenchResult(Frozen):
     schema_version: Literal[2] = 2
     model: str
     checkpoint_sha256: str | None
+    file_sha256: str | None  # of a file from elsewhere
     scenario: Scenario
     preset: PresetName
     hz: float | None

@@ -154,8 +154,8 @@ def latency_notes(result: "BenchResult") -> list[str]:
         own = next(each for each in result.verdicts if each.arm == next(arm.id for arm in result.arms if arm.control))
         text = f"noise floor ±{digits(result.noise, 100)} %: half the interval of {own.against} against itself"
         notes.append(text if own.low <= 1 <= own.high else f"WARNING: {text}, which does not even cover 1")
-    elif result.scenario != "sustained" and sound:
-        notes.append("no verdicts: they need three rounds and the default preset")
+    elif result.scenario != "sustained" and sound and not result.verdicts:
+        notes.append("no verdicts: they need three rounds, the default preset, and arms that are valid")
     return [*notes, *_missing(result), f"machine: {machine(result.environment)}"]
 
 

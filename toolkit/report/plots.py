@@ -44,18 +44,18 @@ class Chart:
 
 
 def latency_chart(result: "BenchResult") -> Chart | None:
-    """The median of every round, and p50 of each arm with its 95 % interval; fastest on top. None when no arm was timed."""
+    """The median of every round, and p50 of each arm with its 95 % interval; fastest on top, invalid ones below. None without arms."""
     from matplotlib.ticker import LogLocator
 
     found = [(arm, arm.figures.p50_ms) for arm in result.arms if arm.figures is not None and arm.figures.p50_ms is not None]
-    found.sort(key=lambda each: -each[1].value)
+    found.sort(key=lambda each: (each[0].valid, -each[1].value))
     if not found:
         return None
     medians = [p50.value for _, p50 in found]
     low = [p50.value - (p50.low or p50.value) for _, p50 in found]
     high = [(p50.high or p50.value) - p50.value for _, p50 in found]
     rounds = [(median(each.samples_ns) / 1e6, place) for place, (arm, _) in enumerate(found) for each in arm.rounds if each.samples_ns]
-    logarithmic = medians[0] > LOG_SPREAD * medians[-1]
+    logarithmic = max(medians) > LOG_SPREAD * min(medians)
     with _figure(height=0.9 + 0.36 * len(found)) as figure:
         axes = figure.add_subplot()
         axes.plot(*zip(*rounds, strict=True), "|", color=MUTED, markersize=9, markeredgewidth=1)
@@ -81,7 +81,9 @@ def latency_chart(result: "BenchResult") -> Chart | None:
 
 def _named(arm: "Arm") -> str:
     words = [f"{arm.artifact} · {arm.runtime}", *([f"{arm.threads} threads"] if arm.threads else [])]
-    return " · ".join([*words, *([f"batch {arm.batch}"] if arm.batch > 1 else []), *(["A/A"] if arm.control else [])])
+    words += [f"batch {arm.batch}"] if arm.batch > 1 else []
+    words += ["A/A"] if arm.control else []
+    return " · ".join([*words, *([] if arm.valid else ["INVALID"])])
 
 
 def training_charts(series: Curves) -> list[Chart]:
