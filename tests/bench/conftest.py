@@ -40,7 +40,8 @@ def arm_of(medians_ns: Sequence[float], runtime: str = "torch-cpu", calls: int =
 
 def result_of(arms: Sequence[Arm], **fields: Any) -> BenchResult:
     values: dict[str, Any] = {
-        "model": "tiny", "checkpoint_sha256": "0" * 64, "file_sha256": None, "scenario": "stream", "preset": "default", "hz": None, "sustained_s": None,
+        "model": "tiny", "checkpoint_sha256": "0" * 64, "file_sha256": None,
+        "scenario": "stream", "preset": "default", "hz": None, "sustained_s": None,
         "seed": 0, "order": [], "started_utc": "2026-01-02T03:04:05+00:00", "estimated_s": 10.0, "seconds": 11.0, "interrupted": False,
         "arms": list(arms), "skipped": [], "environment": {"cores": "2", "processor": "P", "memory": "M", "system": "S"},
         "load_average_before": [0.1, 0.1, 0.1], "load_average_after": [1.0, 1.0, 1.0],
