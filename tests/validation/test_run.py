@@ -82,10 +82,14 @@ def test_ctrl_c_ends_the_workers_at_once(worker, tmp_path, jobs):
 
     worker(f"import os, pathlib, time; pathlib.Path({str(tmp_path)!r}, str(os.getpid())).touch(); time.sleep(600)")
     timer = threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGINT))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started deaf to it
     timer.start()
     began = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        run(JOB, IMAGES, Limits(jobs=jobs), True, lambda done: None)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(JOB, IMAGES, Limits(jobs=jobs), True, lambda done: None)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert time.monotonic() - began < 60
     pids = [int(path.name) for path in tmp_path.iterdir()]
     assert len(pids) == jobs
