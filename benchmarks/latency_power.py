@@ -2,8 +2,8 @@
 
     python -m benchmarks.latency_power MODEL [--pool 64] [--write]
 
-All are measured as `toolkit bench` measures at its default preset, interleaved; then 100 comparisons are drawn by seed from the
-pool, each of as many rounds as the preset has. Nothing against itself: pairs of neighbouring rounds. `--write` keeps the medians.
+All are measured as `toolkit bench` measures at its default preset, side by side; then 100 comparisons are drawn by seed from
+the pool, each of as many rounds as the preset has. `--write` keeps the medians.
 """
 
 import argparse
@@ -20,15 +20,16 @@ from toolkit.bench.arms import of_model
 from toolkit.bench.judge import compare
 from toolkit.bench.plan import Options
 from toolkit.bench.result import Arm, Round
+from toolkit.bench.rounds import take
 from toolkit.environment import describe
 from toolkit.errors import ToolkitError
-from toolkit.processes import watched
 from toolkit.progress import progress
 from toolkit.workspace import Workspace
 
 RESULTS = Path(__file__).parent / "results"
 RUNTIME = "onnxruntime-cpu"
-SLOWED = {"same": 0.0, "5 % slower": 0.05, "1 % slower": 0.01}
+PLAIN = "plain"
+SLOWED = {PLAIN: 0.0, "the same again": 0.0, "5 % slower": 0.05, "1 % slower": 0.01}
 DRAWN = 100
 
 
@@ -38,16 +39,15 @@ def measure(model: str, pool: int, scratch: Path) -> dict[str, list[Round]]:
     plans, _, _ = of_model(Workspace.of(model), [RUNTIME], ["onnx-fp32"], options, scratch)
     found: dict[str, list[Round]] = {name: [] for name in SLOWED}
     shuffle = random.Random(0)
-    with progress("rounds", pool * len(SLOWED), unit="rounds") as update:
+    workers = [("benchmarks.latency_workers", "slowed", str(share)) for share in SLOWED.values()]
+    with progress("rounds", pool, unit="rounds") as update:
         for number in range(pool):
-            for name in shuffle.sample(sorted(SLOWED), len(SLOWED)):
-                lines: list[bytes] = []
-                words = ["slowed", str(SLOWED[name]), plans[0].job(number, options).model_dump_json()]
-                ended = watched("benchmarks.latency_workers", words, seconds=300, on_line=lines.append)
-                if ended.reason is not None:
-                    raise ToolkitError(f"{name}: {ended.reason}")
-                found[name].append(Round.model_validate_json(lines[-1]))
-                update(sum(map(len, found.values())))
+            outcomes, _ = take([plans[0].job(number, options)] * len(SLOWED), shuffle, workers=workers)
+            for name, outcome in zip(SLOWED, outcomes, strict=True):
+                if not isinstance(outcome, Round):
+                    raise ToolkitError(f"{name}: {outcome}")
+                found[name].append(outcome)
+            update(number + 1)
     return found
 
 
@@ -62,17 +62,14 @@ def arm(name: str, rounds: list[Round]) -> Arm:
 
 def verdicts(found: dict[str, list[Round]]) -> dict[str, dict[str, int]]:
     """Comparison → verdict → how often of DRAWN."""
-    size, counts = Options().rounds, {name: dict.fromkeys(("faster", "slower", "same", "inconclusive"), 0) for name in SLOWED}
-    base = found["same"]
+    others = [name for name in SLOWED if name != PLAIN]
+    counts = {name: dict.fromkeys(("faster", "slower", "same", "inconclusive"), 0) for name in others}
     for seed in range(DRAWN):
-        draw = random.Random(seed)
-        for name, rounds in found.items():
-            if name == "same":
-                pairs = [draw.sample((base[place], base[place + 1]), 2) for place in draw.sample(range(0, len(base) - 1, 2), size)]
-            else:
-                pairs = [[base[place], rounds[place]] for place in draw.sample(range(len(base)), size)]
-            first, second = (arm(str(side), [pair[side] for pair in pairs]) for side in (0, 1))
-            verdict = compare(second, first, 1, "stream")
+        chosen = random.Random(seed).sample(range(len(found[PLAIN])), Options().rounds)
+        for name in others:
+            verdict = compare(
+                arm(name, [found[name][each] for each in chosen]), arm(PLAIN, [found[PLAIN][each] for each in chosen]), 1, "stream"
+            )
             assert verdict is not None
             counts[name][verdict.verdict] += 1
     return counts
@@ -98,13 +95,14 @@ def main() -> int:
         f"`python -m benchmarks.latency_power {Path(options.model).name} --pool {options.pool}`; {machine}.", "",
         f"{options.pool} rounds each of {RUNTIME}, and of itself slowed;",
         f"{DRAWN} comparisons of {Options().rounds} rounds each, drawn by seed. Spread: standard deviation of the logs of the medians.", "",
-        "| against the plain one | median (ms) | spread of rounds | of paired ratios | faster | slower | same | inconclusive |",
-        "|---|---|---|---|---|---|---|---|",
+        "| against the plain one | p50 (ms) | spread of rounds | of paired ratios | mean ratio | faster | slower | same | inconclusive |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for name, values in counts.items():
-        pairs = logs[name] - logs["same"] if name != "same" else logs["same"][1::2] - logs["same"][: len(logs["same"]) // 2 * 2 : 2]
+        pairs = logs[name] - logs[PLAIN]
         lines.append(
             f"| {name} | {np.median(medians[name]):.3g} | {100 * logs[name].std(ddof=1):.2f} % | {100 * pairs.std(ddof=1):.2f} % | "
+            f"{np.exp(pairs.mean()):.4f} | "
             + " | ".join(str(values[word]) for word in ("faster", "slower", "same", "inconclusive")) + " |"
         )  # fmt: skip
     text = "\n".join(lines) + "\n"
@@ -114,7 +112,7 @@ def main() -> int:
         RESULTS.joinpath("latency-power.md").write_text(text, encoding="utf-8")
         RESULTS.joinpath("latency-power.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     good = (
-        counts["same"]["faster"] + counts["same"]["slower"] <= 5
+        counts["the same again"]["faster"] + counts["the same again"]["slower"] <= 5
         and counts["5 % slower"]["slower"] >= 90
         and not counts["1 % slower"]["faster"]
     )

@@ -1,15 +1,20 @@
-"""Workers beside toolkit.bench.worker, with the same job: `python -m benchmarks.latency_workers slowed SHARE JOB`, `… timer JOB`.
+"""Workers beside toolkit.bench.worker, with the same job: `python -m benchmarks.latency_workers slowed SHARE JOB`, `… clocks JOB`.
 
-slowed: every call spins for SHARE of its own time, so that it is slower by exactly that. timer: torch.utils.benchmark on the same session.
+slowed: every call spins for SHARE of its own time, so that it is slower by exactly that. clocks: one session, timed in turns by
+toolkit bench's own loop, by torch.utils.benchmark and by MLPerf LoadGen.
 """
 
 import itertools
 import json
+import random
 import sys
 import time
 from typing import Any
 
-from toolkit.bench import worker
+import numpy as np
+
+from toolkit.bench import loadgen, worker
+from toolkit.bench.clock import back_to_back
 from toolkit.bench.worker import Job
 
 
@@ -40,15 +45,33 @@ def slowed(share: float) -> int:
     return worker.main()
 
 
-def timer(job: Job) -> None:
-    """Milliseconds, the median of blocks of calls, in JSON."""
+def clocks(job: Job) -> dict[str, list[float]]:
+    """Tool → p50 in milliseconds of each turn; a turn of each, in changing order, `job.turns` times."""
+    import torch
     from torch.utils.benchmark import Timer
 
     with worker.opened(job) as (session, inputs, _, _):
         worker._warm_up(session, inputs, job.warmup_calls)
         turns = itertools.cycle(inputs)
-        measured = Timer("session(next(turns))", globals={"session": session, "turns": turns}, num_threads=job.threads or 2)
-        print("\n" + json.dumps({"p50_ms": measured.blocked_autorange(min_run_time=job.seconds).median * 1e3}))
+
+        def ours(seconds: float) -> float:
+            return float(np.median(back_to_back(session, inputs, 1, seconds, lambda *_: None).samples)) / 1e6
+
+        def torchs(seconds: float) -> float:
+            timer = Timer("session(next(turns))", globals={"session": session, "turns": turns}, num_threads=torch.get_num_threads())
+            return timer.blocked_autorange(min_run_time=seconds).median * 1e3
+
+        def mlperfs(seconds: float) -> float:
+            return float(loadgen.single_stream(session, inputs, seconds)["p50_ms"])
+
+        tools = {"toolkit bench": ours, "torch.utils.benchmark": torchs, "LoadGen": mlperfs}
+        found: dict[str, list[float]] = {name: [] for name in tools}
+        shuffle = random.Random(job.seed)
+        for _ in range(job.turns):
+            for name in shuffle.sample(sorted(tools), len(tools)):
+                session(inputs[0])
+                found[name].append(tools[name](job.seconds / job.turns))
+        return found
 
 
 if __name__ == "__main__":
@@ -57,4 +80,4 @@ if __name__ == "__main__":
         share = float(sys.argv[2])
         sys.argv[1:] = sys.argv[3:]
         sys.exit(slowed(share))
-    timer(Job.model_validate_json(sys.argv[2]))
+    print("\n" + json.dumps(clocks(Job.model_validate_json(sys.argv[2]))))

@@ -2,18 +2,20 @@
 
 import contextlib
 import os
+import queue
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO
 
 LOOK_EVERY_S = 0.1
 LAST_LINES = 3
+EXIT_S = 10.0  # that a program may take to end once it has closed its output
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,8 @@ def watched(
 
     `memory_bytes`: resident, children included. `stop`: when it is set, the program is ended. It is ended on any exception as well.
     """
-    # -P and this sys.path: it imports what we import, and no random.py that lies in the user's folder.
-    command = [sys.executable, "-P", "-m", module, *arguments]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with tempfile.TemporaryFile() as words:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=words, env=environment, start_new_session=True)
+        process = _started(module, arguments, words)
         reader = threading.Thread(target=_read, args=(process.stdout, on_line), daemon=True)
         reader.start()
         try:
@@ -58,9 +57,84 @@ def watched(
         finally:
             _end(process)
             reader.join()
-        words.seek(0)
-        last = "; ".join(words.read().decode("utf-8", "backslashreplace").strip().splitlines()[-LAST_LINES:])
-    return Ended(stopped, process.returncode, printable(last))
+        return Ended(stopped, process.returncode, _last(words))
+
+
+class Silent(Exception):
+    """A program that was to answer has ended, or took too long; in words."""
+
+
+class Speaking:
+    """A program of ours that is told a line and answers with one. Whatever else it prints is passed over."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", words: IO[bytes]) -> None:
+        self._process, self._words, self._printed = process, words, b""
+        self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        _read(self._process.stdout, self._lines.put)
+        self._lines.put(None)
+
+    def tell(self, line: str) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):  # it has ended: hear() will say how
+            self._process.stdin.write(line.encode() + b"\n")
+            self._process.stdin.flush()
+
+    def hear(self, word: str, seconds: float) -> str:
+        """What follows `word` on the first line that begins with it. Raises Silent."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                raise Silent(self.end(f"did not answer within {seconds:g} s and was stopped").reason) from None
+            if line is None:
+                printed = printable(self._printed.decode("utf-8", "backslashreplace").strip()[-80:])
+                ended = self.end(seconds=EXIT_S)
+                raise Silent(ended.reason or f"ended without an answer after it printed {printed!r}; last words: {ended.last or 'none'}")
+            if line.startswith(word.encode()):
+                return line.decode("utf-8", "backslashreplace")[len(word) :].strip()
+            self._printed = line if line.strip() else self._printed
+
+    def end(self, stopped: str | None = None, seconds: float = 0.0) -> Ended:
+        """How it ended. It may do so by itself for so many seconds, where nothing has stopped it."""
+        if stopped is None:
+            try:
+                self._process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                stopped = "did not end when it was done, and was stopped"
+        _end(self._process)
+        self._reader.join()
+        return Ended(stopped, self._process.returncode, _last(self._words))
+
+
+@contextlib.contextmanager
+def speaking(module: str, arguments: Sequence[str]) -> Iterator[Speaking]:
+    """Runs `python -m module arguments…` for as long as the block lasts."""
+    with tempfile.TemporaryFile() as words:
+        process = _started(module, arguments, words, stdin=subprocess.PIPE)
+        try:
+            yield Speaking(process, words)
+        finally:
+            _end(process)
+            assert process.stdin is not None
+            with contextlib.suppress(OSError):
+                process.stdin.close()
+
+
+def _started(module: str, arguments: Sequence[str], words: IO[bytes], stdin: int = subprocess.DEVNULL) -> "subprocess.Popen[bytes]":
+    # -P and this sys.path: it imports what we import, and no random.py that lies in the user's folder.
+    command = [sys.executable, "-P", "-m", module, *arguments]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=words, env=environment, start_new_session=True)
+
+
+def _last(words: IO[bytes]) -> str:
+    words.seek(0)
+    return printable("; ".join(words.read().decode("utf-8", "backslashreplace").strip().splitlines()[-LAST_LINES:]))
 
 
 def printable(text: str) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from toolkit.bench.result import Arm, BenchResult, Placement, Round, Sensors
+from toolkit.bench.result import Arm, BenchResult, Placement, Round, Sensors, Turn
 
 SENSORS: dict[str, Any] = {
     "perf_ns": 0, "wall_ns": 0, "busy_s": 0.0, "own_s": 0.0, "switches": 0, "load": 0.0, "thermal": None, "on_mains": None,
@@ -17,6 +17,12 @@ def sensors(**fields: Any) -> Sensors:
     return Sensors(**{**SENSORS, **fields})
 
 
+def turn_of(calls: int, span_ns: int, before: Sensors | None = None, **after: Any) -> Turn:
+    """On a quiet machine, unless `after` says otherwise: nobody else computes, and both clocks agree."""
+    quiet = {"perf_ns": span_ns, "wall_ns": span_ns, "busy_s": span_ns / 1e9, "own_s": span_ns / 1e9}
+    return Turn(calls=calls, before=before or sensors(), after=sensors(**{**quiet, **after}))
+
+
 def round_of(samples_ns: Sequence[int], number: int = 0, **fields: Any) -> Round:
     """On a quiet machine: nobody else computes, and both clocks agree."""
     span = max(1, sum(samples_ns))
@@ -24,8 +30,7 @@ def round_of(samples_ns: Sequence[int], number: int = 0, **fields: Any) -> Round
         "number": number, "compile_ns": None, "load_ns": 2_000_000, "first_call_ns": 3_000_000, "warmup_calls": 5,
         "samples_ns": list(samples_ns), "service_ns": [], "wall_ns": sum(samples_ns), "framework_ns": [], "peak_memory_bytes": 100,
         "verified": {"before": 8, "during": 3, "after": 1}, "max_abs_logit": 1e-6, "allowed_abs_logit": 1e-3,
-        "placement": Placement(requested="cpu", planned={}), "before": sensors(),
-        "after": sensors(perf_ns=span, wall_ns=span, busy_s=span / 1e9, own_s=span / 1e9),
+        "placement": Placement(requested="cpu", planned={}), "turns": [turn_of(len(samples_ns), span)],
     }  # fmt: skip
     return Round.model_validate({**values, **fields})
 
@@ -55,13 +60,15 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Any], Any
     import sys
 
     def replace(answer: Callable[[Any], Any]) -> list[Any]:
-        jobs: list[Any] = []
+        asked: list[Any] = []
 
-        def run(job: Any, limit_s: float = 0) -> Any:
-            jobs.append(job)
-            return answer(job)
+        def take(jobs: Any, shuffle: Any, limit_s: float = 0) -> Any:
+            asked.extend(jobs)
+            return [answer(job) for job in jobs], [
+                place for _ in range(jobs[0].turns) for place in shuffle.sample(range(len(jobs)), len(jobs))
+            ]
 
-        monkeypatch.setattr(sys.modules["toolkit.bench.bench"], "run_round", run)
-        return jobs
+        monkeypatch.setattr(sys.modules["toolkit.bench.bench"], "take", take)
+        return asked
 
     return replace

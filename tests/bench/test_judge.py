@@ -1,15 +1,16 @@
 """From rounds to verdicts: known differences are called by their names, and what is not sound does not count."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from tests.bench.conftest import arm_of, result_of, round_of, sensors
+from tests.bench.conftest import arm_of, result_of, round_of, sensors, turn_of
 from toolkit.bench.judge import comparable, compare, findings, judged
 from toolkit.bench.plan import Options
-from toolkit.bench.result import BenchResult, Placement
+from toolkit.bench.result import BenchResult, Placement, Sensors
 from toolkit.errors import ToolkitError
 
 MS = 1_000_000
@@ -127,29 +128,43 @@ def test_a_sound_arm_meets_every_condition_that_can_be_known():
 
 
 SPAN = 3 * 10**9
-AFTER = {"perf_ns": SPAN, "wall_ns": SPAN, "busy_s": 3.0, "own_s": 3.0}
+
+
+def spent(before: Sensors | None = None, **after: Any) -> dict[str, Any]:
+    """One turn of three seconds."""
+    return {"turns": [turn_of(1000, SPAN, before, **after)]}
 
 
 @pytest.mark.parametrize(("name", "fields"), [
     ("outputs are the golden ones", {"max_abs_logit": 2e-3}), ("outputs are the golden ones", {"max_abs_logit": math.inf}),
     ("runs where it was asked to", {"placement": Placement(requested="CoreMLExecutionProvider",
                                     planned={"CoreMLExecutionProvider": 44, "CPUExecutionProvider": 6})}),
-    ("clocks agree", {"after": sensors(**AFTER | {"wall_ns": 2 * SPAN})}),
+    ("clocks agree", spent(wall_ns=2 * SPAN)),
     ("calls and time", {"samples_ns": [3 * MS] * 100, "wall_ns": SPAN}), ("calls and time", {"wall_ns": 10**9}),
     ("does not drift", {"samples_ns": [3 * MS] * 500 + [4 * MS] * 500}),
-    ("other processes are idle", {"after": sensors(**AFTER | {"busy_s": 4.0})}),
-    ("the hypervisor takes nothing", {"before": sensors(steal_s=0.0), "after": sensors(**AFTER, steal_s=0.5)}),
-    ("no quota holds it back", {"before": sensors(throttled_s=0.0), "after": sensors(**AFTER, throttled_s=0.1)}),
-    ("no thermal pressure", {"before": sensors(thermal=1)}), ("no thermal pressure", {"before": sensors(thermal=0),
-                                                                                     "after": sensors(**AFTER, thermal=2)}),
-    ("on mains, not saving power", {"before": sensors(on_mains=False)}),
-    ("on mains, not saving power", {"before": sensors(low_power=True)}),
+    ("other processes are idle", spent(busy_s=4.0)),
+    ("the hypervisor takes nothing", spent(sensors(steal_s=0.0), steal_s=0.5)),
+    ("no quota holds it back", spent(sensors(throttled_s=0.0), throttled_s=0.1)),
+    ("no thermal pressure", spent(sensors(thermal=1))), ("no thermal pressure", spent(sensors(thermal=0), thermal=2)),
+    ("on mains, not saving power", spent(sensors(on_mains=False))),
+    ("on mains, not saving power", spent(sensors(low_power=True))),
 ])  # fmt: skip
 def test_each_condition_can_fail(name, fields):
     values = {"samples_ns": SOUND, **fields}
     samples = values.pop("samples_ns")
     found = states([round_of(samples, number, **values) for number in range(5)])
     assert [each for each, ok in found.items() if ok is False] == [name]
+
+
+def test_what_other_arms_do_between_the_turns_is_not_counted_as_other_processes():
+    """Two turns of a second with two idle seconds' distance, in which the other arms keep every core busy."""
+    second = 10**9
+    first = turn_of(500, second)
+    later = turn_of(500, 4 * second, sensors(perf_ns=3 * second, wall_ns=3 * second, busy_s=5.0, own_s=1.0), busy_s=6.0, own_s=2.0)
+    found = states([round_of(SOUND, number, turns=[first, later]) for number in range(3)])
+    assert found["other processes are idle"] is True
+    busier = later.model_copy(update={"after": later.after.model_copy(update={"busy_s": 6.5})})
+    assert states([round_of(SOUND, number, turns=[first, busier]) for number in range(3)])["other processes are idle"] is False
 
 
 def test_an_arm_that_fails_a_condition_is_not_valid_and_one_that_died_has_no_figures():

@@ -1,18 +1,9 @@
-"""What is measured: options that fit together, an order that is fair, a time that is stated."""
+"""What is measured: options that fit together, and a time that is stated."""
 
 import pytest
 
-from toolkit.bench.plan import PRESETS, Options, order, round_seconds
+from toolkit.bench.plan import AWAKE_CALLS, PRESETS, Options, round_seconds
 from toolkit.errors import ToolkitError
-
-
-def test_each_round_has_every_arm_once_in_a_seeded_order():
-    turns = order(arms=5, rounds=8, seed=3)
-    for number in range(8):
-        assert sorted(arm for turn, arm in turns if turn == number) == [0, 1, 2, 3, 4]
-    assert [turn for turn, _ in turns] == sorted(turn for turn, _ in turns)
-    assert turns == order(5, 8, 3) != order(5, 8, 4)
-    assert len({tuple(arm for turn, arm in turns if turn == number) for number in range(8)}) > 1
 
 
 @pytest.mark.parametrize(("fields", "words"), [
@@ -38,11 +29,14 @@ def test_what_a_round_holds_follows_from_the_scenario():
     assert (Options(scenario="cold").timed_calls, Options(scenario="cold").timed_seconds) == (0, 0.0)
     sustained = Options(scenario="sustained", seconds=300.0)
     assert (sustained.rounds, sustained.timed_seconds, sustained.decides) == (1, 300.0, False)
+    assert (Options().turns, Options(scenario="offline").turns) == (10, 10)
+    assert {Options(scenario="cold").turns, paced.turns, sustained.turns} == {1}
     assert (Options().decides, Options(preset="quick").decides) == (True, False)
 
 
 def test_the_time_of_a_round_is_its_start_its_warm_up_and_what_is_timed():
     default = PRESETS["default"]
-    assert round_seconds(Options(), 2.0, 0.001) == 2.0 + 0.5 + default.seconds
-    assert round_seconds(Options(), 2.0, 0.1) == pytest.approx(2.0 + 0.1 * default.warmup_calls + 0.1 * default.calls)
+    awake = AWAKE_CALLS * default.turns
+    assert round_seconds(Options(), 2.0, 0.001) == pytest.approx(2.0 + 0.5 + default.seconds + 0.001 * awake)
+    assert round_seconds(Options(), 2.0, 0.1) == pytest.approx(2.0 + 0.1 * (default.warmup_calls + default.calls + awake))
     assert round_seconds(Options(scenario="cold"), 2.0, 0.1) == 2.0

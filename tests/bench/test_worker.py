@@ -21,7 +21,7 @@ from toolkit.errors import ToolkitError
 from toolkit.tensors import IMAGE, LOGITS
 
 QUICK: dict[str, Any] = {
-    "number": 0, "batch": 2, "threads": 1, "scenario": "stream", "calls": 20, "seconds": 0.3, "hz": None, "warmup_calls": 5,
+    "number": 0, "batch": 2, "threads": 1, "scenario": "stream", "calls": 20, "seconds": 0.3, "turns": 2, "hz": None, "warmup_calls": 5,
     "allowed_abs_logit": 1e-3, "shapes": {}, "seed": 0,
 }  # fmt: skip
 
@@ -35,7 +35,8 @@ def job_of(exported, runtime: str, **fields: Any) -> Job:
 
 def spawn(job: Job, code: str = "") -> subprocess.CompletedProcess[str]:
     program = f"import sys; from toolkit.bench import worker; status = worker.main(); {code}\nsys.exit(status)"
-    return subprocess.run([sys.executable, "-c", program, job.model_dump_json()], capture_output=True, text=True, check=False)
+    told = "".join(f"{word}\n" for word in (*[worker.TURN] * job.turns, worker.END))
+    return subprocess.run([sys.executable, "-c", program, job.model_dump_json()], input=told, capture_output=True, text=True, check=False)
 
 
 HEAVY = ("torch", "onnxruntime", "onnx", "coremltools", "matplotlib", "sklearn", "jinja2")
@@ -45,7 +46,8 @@ def one_round(job: Job) -> tuple[Round, set[str]]:
     """What the worker printed, and which of the heavy libraries it had loaded by then."""
     done = spawn(job, f"print(*(name for name in {HEAVY} if name in sys.modules), file=sys.stderr)")
     assert done.returncode == 0, done.stderr
-    return Round.model_validate_json(done.stdout.strip().splitlines()[-1]), set(done.stderr.split())
+    assert done.stdout.split("\n")[1:-2:2] == [worker.READY, *[worker.TURN] * job.turns]
+    return Round.model_validate_json(done.stdout.strip().splitlines()[-1].removeprefix(worker.ROUND)), set(done.stderr.split())
 
 
 @pytest.mark.parametrize(("call_s", "calls", "made"), [(0.125, 2, 4), (1.0, 3, 3), (0.0625, 8, 8), (0.0625, 5, 8)])
@@ -71,8 +73,11 @@ def test_a_round_has_every_figure_and_loads_only_its_runtime(exported, runtime, 
     assert found.compile_ns is None
     assert found.peak_memory_bytes > 1 << 20
     assert (found.framework_ns, found.service_ns) == ([], [])
-    assert found.after.perf_ns - found.before.perf_ns >= found.wall_ns
-    assert found.after.own_s > found.before.own_s
+    assert [each.calls >= 10 for each in found.turns] == [True, True]
+    assert sum(each.calls for each in found.turns) == len(found.samples_ns)
+    assert sum(each.after.perf_ns - each.before.perf_ns for each in found.turns) >= found.wall_ns
+    assert all(each.after.own_s > each.before.own_s for each in found.turns)
+    assert found.turns[0].after.perf_ns <= found.turns[1].before.perf_ns
     assert found.verified["before"] == 8
     assert found.verified["during"] >= 1
     assert found.verified["after"] == 1
@@ -85,13 +90,13 @@ def test_a_round_has_every_figure_and_loads_only_its_runtime(exported, runtime, 
 
 
 def test_a_cold_round_is_a_start_and_no_more(exported):
-    found = worker.run(job_of(exported, "onnxruntime-cpu", scenario="cold", calls=0, seconds=0.0))
+    found = worker.run(job_of(exported, "onnxruntime-cpu", scenario="cold", calls=0, seconds=0.0, turns=1))
     assert (found.samples_ns, found.warmup_calls, found.wall_ns) == ([], 0, 0)
     assert found.verified == {"before": 8, "after": 1}
 
 
 def test_a_paced_round_has_its_calls_and_their_time_once_begun(exported):
-    found = worker.run(job_of(exported, "null", scenario="paced", hz=200.0, calls=10, seconds=0.05, allowed_abs_logit=None))
+    found = worker.run(job_of(exported, "null", scenario="paced", hz=200.0, calls=10, seconds=0.05, turns=1, allowed_abs_logit=None))
     assert len(found.samples_ns) == len(found.service_ns) == 10
     assert all(late >= took for late, took in zip(found.samples_ns, found.service_ns, strict=True))
     assert found.wall_ns >= 9 * 5_000_000
@@ -188,3 +193,23 @@ def test_peak_memory_without_that_line_is_what_the_system_says(monkeypatch, tmp_
     monkeypatch.setattr(worker, "STATUS", tmp_path / "status")
     before = devices.peak_memory_bytes()
     assert before <= worker._peak_bytes() <= devices.peak_memory_bytes()
+
+
+def test_a_turn_that_is_told_wrongly_or_by_nobody_ends_the_worker(exported):
+    for told in ("", "@end\n"):
+        program = "import sys; from toolkit.bench import worker; sys.exit(worker.main())"
+        command = [sys.executable, "-c", program, job_of(exported, "null", allowed_abs_logit=None).model_dump_json()]
+        done = subprocess.run(command, input=told, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 2
+        assert "was told something else than @turn, or whoever started it is gone" in done.stderr
+
+
+def test_the_calls_of_all_turns_are_one_series(exported, monkeypatch):
+    """Inputs and drawn outputs go on where the turn before ended; each turn has its share of calls and time."""
+    asked = []
+    real = worker.back_to_back
+    monkeypatch.setattr(worker, "back_to_back", lambda *given: asked.append(given[2:4] + given[5:]) or real(*given))
+    found = worker.run(job_of(exported, "onnxruntime-cpu", calls=21, seconds=0.0, turns=4))
+    assert asked == [(6, 0.0, 0), (6, 0.0, 6), (6, 0.0, 12), (6, 0.0, 18)]
+    assert [each.calls for each in found.turns] == [6, 6, 6, 6]
+    assert found.max_abs_logit <= 1e-3  # each of them is compared with the logits of its own input

@@ -54,7 +54,7 @@ class Plan:
             scenario="stream" if pilot and options.scenario != "cold" else options.scenario, hz=options.hz,
             calls=min(3, options.timed_calls) if pilot else options.timed_calls,
             seconds=min(PILOT_SECONDS, options.timed_seconds) if pilot else options.timed_seconds,
-            warmup_calls=1 if pilot else PRESETS[options.preset].warmup_calls,
+            turns=1 if pilot else options.turns, warmup_calls=1 if pilot else PRESETS[options.preset].warmup_calls,
             golden=None if self.golden is None else str(self.golden.absolute()), allowed_abs_logit=self.allowed_abs_logit,
             shapes=self.shapes, seed=options.seed + max(0, number),
         )  # fmt: skip

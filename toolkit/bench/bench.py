@@ -1,6 +1,7 @@
-"""The verb: plan the arms, run their rounds in random order, each in a process of its own, and judge what came out."""
+"""The verb: plan the arms, run their rounds, each arm in a process of its own, and judge what came out."""
 
 import os
+import random
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -13,13 +14,11 @@ from pydantic import ValidationError
 from toolkit.bench import loadgen
 from toolkit.bench.arms import Plan, of_file, of_model
 from toolkit.bench.judge import comparable, judged
-from toolkit.bench.plan import ROUND_LIMIT_S, Options, order, round_seconds
+from toolkit.bench.plan import Options, round_seconds
 from toolkit.bench.result import BenchResult, LoadGenRow, Round
-from toolkit.bench.sensors import cool_down
-from toolkit.bench.worker import Job
+from toolkit.bench.rounds import take
 from toolkit.environment import describe
 from toolkit.errors import ToolkitError
-from toolkit.processes import watched
 from toolkit.progress import progress, say
 from toolkit.runtimes.files import sha256_of_model
 from toolkit.workspace import Workspace, write_text
@@ -112,7 +111,7 @@ class _Interrupted(Exception):
 def _rounds(result: BenchResult, plans: list[Plan], options: Options, stored: BenchResult | None, show: Show | None) -> BenchResult:
     """Pilot rounds, which say how long it will take and find out what does not run at all; then all others."""
     rounds: list[list[Round]] = [[] for _ in plans]
-    errors, turns, ran = list[str | None](None for _ in plans), order(len(plans), options.rounds, options.seed), list[str]()
+    errors, ran, shuffle = list[str | None](None for _ in plans), list[str](), random.Random(options.seed)
     started = time.monotonic()
 
     def now() -> BenchResult:
@@ -124,24 +123,26 @@ def _rounds(result: BenchResult, plans: list[Plan], options: Options, stored: Be
 
     try:
         expected, errors = _pilot(plans, options)
-        total = sum(expected[arm] for _, arm in turns if errors[arm] is None)
+        total = options.rounds * sum(expected)
         result = result.model_copy(update={"estimated_s": total})
         say(f"{len(plans)} arms × {options.rounds} rounds: about {_time(total)}")
-        started, left = time.monotonic(), total
-        with progress("bench", len(turns), unit="rounds") as update:
-            for done, (number, arm) in enumerate(turns, start=1):
-                if errors[arm] is None:  # a failed arm is not tried again
-                    outcome = run_round(plans[arm].job(number, options))
-                    ran.append(f"{number}:{plans[arm].id}")
-                    if isinstance(outcome, Round):
-                        rounds[arm].append(outcome)
-                    else:
-                        errors[arm] = outcome
-                    left -= expected[arm]
+        started = time.monotonic()
+        with progress("bench", options.rounds, unit="rounds") as update:
+            for number in range(options.rounds):
+                sound = [arm for arm, error in enumerate(errors) if error is None]  # a failed arm is not tried again
+                for group in [sound] if options.turns > 1 else [[arm] for arm in shuffle.sample(sound, len(sound))]:
+                    outcomes, turns = take([plans[arm].job(number, options) for arm in group], shuffle)
+                    ran += [f"{number}:{plans[group[place]].id}" for place in turns]
+                    for arm, outcome in zip(group, outcomes, strict=True):
+                        if isinstance(outcome, Round):
+                            rounds[arm].append(outcome)
+                        else:
+                            errors[arm] = outcome
                 if show is None:
-                    update(done)
+                    update(number + 1)
                 else:
-                    show(judged(now(), stored), f"round {done} of {len(turns)}, about {_time(max(0.0, left))} left")
+                    left = (options.rounds - number - 1) * sum(expected[arm] for arm, error in enumerate(errors) if error is None)
+                    show(judged(now(), stored), f"round {number + 1} of {options.rounds}, about {_time(left)} left")
     except KeyboardInterrupt:
         raise _Interrupted(now()) from None
     return now()
@@ -157,7 +158,7 @@ def _pilot(plans: list[Plan], options: Options) -> tuple[list[float], list[str |
             continue
         say(f"trying {plan.id} ({place + 1} of {len(plans)})")
         began = time.monotonic()
-        outcome = run_round(plan.job(PILOT, options))
+        (outcome,), _ = take([plan.job(PILOT, options)], random.Random(0))
         took = time.monotonic() - began
         if isinstance(outcome, Round):
             call_s = float(sum(outcome.samples_ns)) / max(1, len(outcome.samples_ns)) / 1e9
@@ -167,20 +168,6 @@ def _pilot(plans: list[Plan], options: Options) -> tuple[list[float], list[str |
             seconds.append(0.0)
         errors.append(outcome if isinstance(outcome, str) else None)
     return seconds, errors
-
-
-def run_round(job: Job, limit_s: float = ROUND_LIMIT_S) -> Round | str:
-    """A Round, or in words how the worker ended: its own message, a signal, or the time limit."""
-    cool_down()
-    lines: list[bytes] = []
-    ended = watched("toolkit.bench.worker", [job.model_dump_json()], seconds=limit_s + 2 * job.seconds, on_line=lines.append)
-    if (reason := ended.reason) is not None:
-        return reason
-    last = lines[-1].decode("utf-8", "backslashreplace").strip() if lines else ""
-    try:
-        return Round.model_validate_json(last)
-    except ValidationError:
-        return f"printed no result but {last[-80:]!r}; last words: {ended.last or 'none'}"
 
 
 def _loadgen(result: BenchResult, plans: list[Plan], options: Options) -> list[LoadGenRow]:

@@ -1,13 +1,13 @@
 """From raw rounds to figures, findings and verdicts. Pure: whoever has the samples can make the table again."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
 
 from toolkit.bench.plan import Options
-from toolkit.bench.result import Arm, BenchResult, Finding, Round, Verdict
+from toolkit.bench.result import Arm, BenchResult, Finding, Round, Sensors, Verdict
 from toolkit.bench.stats import CONFIDENCE, LEAST_ROUNDS, drift, summarise, t_interval
 from toolkit.errors import ToolkitError
 
@@ -158,7 +158,8 @@ def _placed(rounds: list[Round]) -> Finding:
 
 def _clocks(rounds: list[Round]) -> Finding:
     """A clock that was set, or a machine that slept, shows as two clocks that disagree."""
-    jump = max(abs((each.after.wall_ns - each.before.wall_ns) - (each.after.perf_ns - each.before.perf_ns)) for each in rounds)
+    spans = [(each.turns[0].before, each.turns[-1].after) for each in rounds]
+    jump = max(abs((after.wall_ns - before.wall_ns) - (after.perf_ns - before.perf_ns)) for before, after in spans)
     return Finding(name="clocks agree", ok=jump <= MOST_JUMP_NS, figure=f"{jump / 1e6:.1f} ms apart", need=f"≤ {MOST_JUMP_NS / 1e6:g} ms")
 
 
@@ -173,20 +174,21 @@ def _steady(rounds: list[Round]) -> Finding:
 
 
 def _quiet(rounds: list[Round], cores: int) -> Iterator[Finding]:
-    spans = [max(1e-9, (each.after.perf_ns - each.before.perf_ns) / 1e9) for each in rounds]
+    def share(value: Callable[[Sensors], float | None]) -> float | None:
+        """Of all cores, while this arm had its turns, in the middle round."""
+        shares = []
+        for each in rounds:
+            seconds = sum(turn.after.perf_ns - turn.before.perf_ns for turn in each.turns) / 1e9
+            pairs = [(value(turn.before), value(turn.after)) for turn in each.turns]
+            if any(before is None or after is None for before, after in pairs):
+                return None
+            spent = sum(after - before for before, after in pairs if before is not None and after is not None)
+            shares.append(spent / (cores * max(1e-9, seconds)))
+        return float(np.median(shares))
 
-    def share(before: list[float | None], after: list[float | None]) -> float | None:
-        """Of all cores, in the middle round."""
-        if any(each is None for each in (*before, *after)):
-            return None
-        return float(np.median([(b - a) / (cores * s) for a, b, s in zip(before, after, spans, strict=True)]))  # type: ignore[operator]
-
-    others = share([each.before.busy_s - each.before.own_s for each in rounds], [each.after.busy_s - each.after.own_s for each in rounds])
-    yield _below("other processes are idle", others, MOST_OTHERS, "of all cores")
-    steal = share([each.before.steal_s for each in rounds], [each.after.steal_s for each in rounds])
-    yield _below("the hypervisor takes nothing", steal, MOST_STEAL, "of all cores")
-    throttled = share([each.before.throttled_s for each in rounds], [each.after.throttled_s for each in rounds])
-    yield _below("no quota holds it back", throttled, 0.0, "of the time")
+    yield _below("other processes are idle", share(lambda at: at.busy_s - at.own_s), MOST_OTHERS, "of all cores")
+    yield _below("the hypervisor takes nothing", share(lambda at: at.steal_s), MOST_STEAL, "of all cores")
+    yield _below("no quota holds it back", share(lambda at: at.throttled_s), 0.0, "of the time")
 
 
 def _below(name: str, value: float | None, most: float, unit: str) -> Finding:
@@ -198,14 +200,14 @@ def _below(name: str, value: float | None, most: float, unit: str) -> Finding:
 
 def _power(rounds: list[Round]) -> Iterator[Finding]:
     """Only what the machine says: a server has no battery, and Linux no thermal pressure."""
-    heat = [each for one in rounds for each in (one.before.thermal, one.after.thermal)]
-    known = [each for each in heat if each is not None]
-    starts = [one.before.thermal for one in rounds if one.before.thermal is not None]
+    starting, ending = [one.turns[0].before for one in rounds], [one.turns[-1].after for one in rounds]
+    known = [each.thermal for each in (*starting, *ending) if each.thermal is not None]
+    starts = [each.thermal for each in starting if each.thermal is not None]
     yield Finding(
         name="no thermal pressure", ok=(max(starts) == 0 and max(known) <= 1) if known and starts else None,
         figure=f"level {max(known)} at most" if known else "not said here", need="0 at the start, 1 at most",
     )  # fmt: skip
-    mains, saving = [one.before.on_mains for one in rounds], [one.before.low_power for one in rounds]
+    mains, saving = [each.on_mains for each in starting], [each.low_power for each in starting]
     yield Finding(
         name="on mains, not saving power", ok=None if None in mains and None in saving else False not in mains and True not in saving,
         figure="not said here" if None in mains and None in saving else

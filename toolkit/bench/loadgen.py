@@ -15,6 +15,8 @@ from toolkit.bench.result import LoadGenRow
 from toolkit.bench.worker import Job, _warm_up, opened
 from toolkit.errors import ToolkitError
 from toolkit.processes import watched
+from toolkit.runtimes import Session
+from toolkit.tensors import Batch
 
 PACKAGE, MODULE = "mlcommons-loadgen", "mlperf_loadgen"
 QUERIES = 64  # at least: below that its early stopping gives no 90th percentile
@@ -55,22 +57,29 @@ def main() -> int:
 
 
 def _single_stream(job: Job) -> dict[str, Any]:
+    with opened(job) as (session, inputs, _, _):
+        _warm_up(session, inputs, job.warmup_calls)
+        return single_stream(session, inputs, job.seconds)
+
+
+def single_stream(session: Session, inputs: list[Batch], seconds: float) -> dict[str, Any]:
+    """LoadGen's figures of a warm session, over at least so many seconds and QUERIES queries."""
     import mlperf_loadgen as lg
 
-    with opened(job) as (session, inputs, _, _), tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter_ns()
-        calls = _warm_up(session, inputs, job.warmup_calls)
-        expected_ns = (time.perf_counter_ns() - began) // calls
+    def issue(queries: Any) -> None:
+        for query in queries:
+            session(inputs[query.index])
+            lg.QuerySamplesComplete([lg.QuerySampleResponse(query.id, 0, 0)])
 
-        def issue(queries: Any) -> None:
-            for query in queries:
-                session(inputs[query.index])
-                lg.QuerySamplesComplete([lg.QuerySampleResponse(query.id, 0, 0)])
-
-        settings, logs = lg.TestSettings(), lg.LogSettings()
-        settings.scenario, settings.mode = lg.TestScenario.SingleStream, lg.TestMode.PerformanceOnly
-        settings.single_stream_expected_latency_ns = max(1, expected_ns)  # how many queries it prepares follows from it
-        settings.min_duration_ms, settings.min_query_count = int(job.seconds * 1000), QUERIES
+    began = time.perf_counter_ns()
+    for batch in inputs:
+        session(batch)
+    expected_ns = (time.perf_counter_ns() - began) // len(inputs)
+    settings, logs = lg.TestSettings(), lg.LogSettings()
+    settings.scenario, settings.mode = lg.TestScenario.SingleStream, lg.TestMode.PerformanceOnly
+    settings.single_stream_expected_latency_ns = max(1, expected_ns)  # how many queries it prepares follows from it
+    settings.min_duration_ms, settings.min_query_count = int(seconds * 1000), QUERIES
+    with tempfile.TemporaryDirectory() as folder:
         logs.log_output.outdir, logs.log_output.copy_summary_to_stdout = folder, False
         sut = lg.ConstructSUT(issue, lambda: None)
         library = lg.ConstructQSL(len(inputs), len(inputs), lambda indices: None, lambda indices: None)

@@ -12,7 +12,7 @@ from toolkit.records import Figure, Frozen
 
 
 class Sensors(Frozen):
-    """The machine at one moment. None: it does not say. Times in seconds since some start, so that only differences mean anything."""
+    """The machine at one moment. None: it does not say, or was not asked. Of times in seconds only differences mean anything."""
 
     perf_ns: int
     wall_ns: int  # time.time_ns: a jump between the two clocks shows that one was set, or the machine slept
@@ -34,8 +34,16 @@ class Placement(Frozen):
     planned: dict[str, int]
 
 
+class Turn(Frozen):
+    """A stretch of timed calls without a break; between two of them the other arms have theirs."""
+
+    calls: int
+    before: Sensors
+    after: Sensors
+
+
 class Round(Frozen):
-    """One process: load, first call, warm-up, timed calls. Printed to standard output by the worker."""
+    """One process: load, first call, warm-up, timed calls in turns with the other arms' processes of the round."""
 
     number: int
     compile_ns: int | None  # from the file that ships to what the device loads, where that is a step of its own
@@ -44,15 +52,14 @@ class Round(Frozen):
     warmup_calls: int
     samples_ns: list[int]  # one a call, host arrays in to host arrays out, in order of time; `paced`: from when it was due
     service_ns: list[int]  # `paced`: from when it was begun; else empty
-    wall_ns: int  # of the timed phase
+    wall_ns: int  # of all turns together
     framework_ns: list[int]  # the runtime's own timing, where it has one: another quantity, never mixed in
     peak_memory_bytes: int  # resident, of the whole process
     verified: dict[str, int]  # before, during, after → outputs that were compared with the golden ones; empty: there is nothing to compare
     max_abs_logit: Figure | None  # the largest difference among them
     allowed_abs_logit: float | None
     placement: Placement
-    before: Sensors
-    after: Sensors
+    turns: list[Turn] = Field(min_length=1)
 
 
 class Interval(Frozen):
@@ -161,7 +168,7 @@ class BenchResult(Frozen):
     hz: float | None
     sustained_s: float | None
     seed: int
-    order: list[str]  # "<round>:<arm>", as they were run
+    order: list[str]  # "<round>:<arm>", a turn each, as they were run
     started_utc: str
     estimated_s: float | None  # stated before the first round
     seconds: float  # that it took, the pilot rounds not counted

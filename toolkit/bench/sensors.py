@@ -15,8 +15,8 @@ COOL_LIMIT_S, COOL_STEP_S = 300.0, 5.0  # MLPerf Mobile waits five minutes betwe
 PROC, CGROUP, SUPPLIES = Path("/proc"), Path("/sys/fs/cgroup"), Path("/sys/class/power_supply")
 
 
-def read() -> Sensors:
-    """Takes some milliseconds: never inside a timed phase."""
+def read(power: bool = True) -> Sensors:
+    """Takes some milliseconds, and with `power` on macOS some dozens: never inside a timed phase."""
     import psutil
 
     cpu, own = psutil.cpu_times(), os.times()
@@ -25,8 +25,8 @@ def read() -> Sensors:
     guest = getattr(cpu, "guest", 0.0) + getattr(cpu, "guest_nice", 0.0)  # in `user` already
     return Sensors(
         perf_ns=time.perf_counter_ns(), wall_ns=time.time_ns(), busy_s=sum(cpu) - idle - guest - (steal or 0.0),
-        own_s=own.user + own.system, switches=_switches(), load=os.getloadavg()[0], thermal=thermal(), on_mains=_on_mains(),
-        low_power=_low_power(), steal_s=steal, throttled_s=_throttled(),
+        own_s=own.user + own.system, switches=_switches(), load=os.getloadavg()[0], thermal=thermal() if power else None,
+        on_mains=_on_mains() if power else None, low_power=_low_power() if power else None, steal_s=steal, throttled_s=_throttled(),
     )  # fmt: skip
 
 

@@ -1,4 +1,7 @@
-"""One round of one arm, in a process of its own: `python -m toolkit.bench.worker '<job as JSON>'` prints a Round.
+"""One round of one arm, in a process of its own: `python -m toolkit.bench.worker '<job as JSON>'`.
+
+It says READY once it has loaded, verified and warmed up; is told TURN for each stretch of timed calls, and answers with that
+word; is told END, and answers with a Round.
 
 A process each, because runtimes disturb one another: ONNX Runtime's spinning threads made PyTorch look five times slower.
 """
@@ -8,16 +11,16 @@ import math
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from toolkit.artifact import TORCH, Artifact
-from toolkit.bench.clock import Timed, back_to_back, paced
-from toolkit.bench.plan import WARMUP_SECONDS, Scenario
-from toolkit.bench.result import Placement, Round
+from toolkit.bench.clock import Timed, back_to_back, paced, undisturbed
+from toolkit.bench.plan import AWAKE_CALLS, WARMUP_SECONDS, Scenario
+from toolkit.bench.result import Placement, Round, Turn
 from toolkit.bench.sensors import read
 from toolkit.checkpoint import Checkpoint
 from toolkit.devices import peak_memory_bytes
@@ -30,6 +33,7 @@ BATCHES = 8  # distinct ones, that take turns
 FIRST = 8  # golden images that are run one by one before anything is timed
 SAMPLED, MOST_KEPT = 0.05, 1000  # of the timed calls, those whose outputs are looked at
 STATUS = Path("/proc/self/status")
+READY, TURN, END, ROUND = "@ready", "@turn", "@end", "@round "
 
 
 class Job(Frozen):
@@ -46,6 +50,7 @@ class Job(Frozen):
     scenario: Scenario
     calls: int
     seconds: float
+    turns: int
     hz: float | None
     warmup_calls: int
     golden: str | None
@@ -57,15 +62,34 @@ class Job(Frozen):
 def main() -> int:
     job = Job.model_validate_json(sys.argv[1])
     try:
-        print("\n" + run(job).model_dump_json())  # on a line of its own, whatever a runtime has printed
+        _say(ROUND + run(job, _told(job.turns)).model_dump_json())
     except ToolkitError as error:
         print(error, file=sys.stderr)
         return 2
     return 0
 
 
-def run(job: Job) -> Round:
-    """Loads, verifies, warms up, times, verifies. Raises ToolkitError when the outputs before timing are not the golden ones."""
+def _say(line: str) -> None:
+    print("\n" + line, flush=True)  # on a line of its own, whatever a runtime has printed
+
+
+def _told(turns: int) -> Iterator[int]:
+    """One turn after the other, each when it is told; after the last it waits until all arms have had theirs."""
+    _say(READY)
+    for turn in range(turns):
+        _await(TURN)
+        yield turn
+        _say(TURN)
+    _await(END)
+
+
+def _await(word: str) -> None:
+    if sys.stdin.readline().strip() != word:
+        raise ToolkitError(f"was told something else than {word}, or whoever started it is gone")
+
+
+def run(job: Job, turns: Iterable[int] | None = None) -> Round:
+    """Loads, verifies, warms up, times in turns, verifies. Raises ToolkitError when the outputs before timing are not the golden ones."""
     with opened(job) as (session, inputs, expected, cold):
         started = time.perf_counter_ns()
         session(inputs[0])
@@ -79,10 +103,14 @@ def run(job: Job) -> Round:
                 f"allowed {job.allowed_abs_logit}; not timed"
             )
         warmup = 0 if job.scenario == "cold" else _warm_up(session, inputs, job.warmup_calls)
-        kept = _Kept(job.seed)
-        before = read()
-        timed = _timed(job, session, inputs, kept)
-        after = read()
+        kept, timed, taken = _Kept(job.seed), Timed(), list[Turn]()
+        with undisturbed():  # once: collecting takes a tenth of a second with a large library, and there are ten turns
+            for turn in range(job.turns) if turns is None else turns:
+                for place in range(0 if job.scenario == "cold" else AWAKE_CALLS):
+                    session(inputs[place])
+                calls, before = len(timed.samples), read(power=turn == 0)
+                timed.add(_timed(job, session, inputs, kept, calls))
+                taken.append(Turn(calls=len(timed.samples) - calls, before=before, after=read(power=turn == job.turns - 1)))
         if expected is not None:
             for place, outputs in kept.outputs:
                 check("during", outputs, expected[place % len(inputs)])
@@ -92,7 +120,7 @@ def run(job: Job) -> Round:
             wall_ns=timed.wall, framework_ns=timed.framework, peak_memory_bytes=_peak_bytes(), verified=check.counts,
             max_abs_logit=check.largest if check.counts else None, allowed_abs_logit=job.allowed_abs_logit,
             placement=Placement(requested=", ".join(session.placement()) or job.runtime, planned=session.planned()),
-            before=before, after=after, **cold,
+            turns=taken, **cold,
         )  # fmt: skip
 
 
@@ -151,13 +179,14 @@ class _Kept:
             self.outputs.append((place, np.array(outputs[LOGITS])))
 
 
-def _timed(job: Job, session: Session, inputs: list[Batch], kept: _Kept) -> Timed:
+def _timed(job: Job, session: Session, inputs: list[Batch], kept: _Kept, first: int) -> Timed:
+    """A turn: its share of the calls and of the time."""
     if job.scenario == "cold":
         return Timed()
     if job.scenario == "paced":
         assert job.hz is not None
         return paced(session, inputs, job.hz, job.calls, kept, time.sleep)
-    return back_to_back(session, inputs, job.calls, job.seconds, kept)
+    return back_to_back(session, inputs, math.ceil(job.calls / job.turns), job.seconds / job.turns, kept, first)
 
 
 def _inputs(job: Job, session: Session) -> tuple[list[Batch], list[Any] | None]:
