@@ -33,11 +33,18 @@ Runtimes = Annotated[list[str] | None, typer.Option("--runtime", help="Only this
 def train(
     model: Model = DEFAULT_MODEL,
     device: Annotated[str, typer.Option(help="auto (mps, else cuda, else cpu), or one of them.")] = "auto",
-    epochs: Annotated[int | None, typer.Option(help="Short for --set train.epochs=N.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Short for --set train.epochs=N; 0.1 is a tenth of one.")] = None,
     seed: Annotated[int | None, typer.Option(help="Short for --set train.seed=N.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=2, help="Train N runs, from the seed upwards: their mean and spread.")] = None,
+    until_accuracy: Annotated[
+        float | None, typer.Option(metavar="PERCENT", help="Stop once that many of the held-out training images are right.")
+    ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Overrides a key of the recipe.")] = None,
     data_dir: DataDir = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint of an interrupted run.")] = False,
+    save_minutes: Annotated[float, typer.Option(min=0, help="A checkpoint this often, and after every epoch.")] = 10,
+    nproc: Annotated[int, typer.Option(min=1, help="Processes of this machine that share every batch; torchrun works as well.")] = 1,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Curves for TensorBoard too, in tensorboard/ of the model.")] = False,
     json: Json = False,
 ) -> None:
     """Train a model and measure its accuracy from the saved file."""
@@ -45,12 +52,29 @@ def train(
     from toolkit.recipe import Recipe
     from toolkit.report import terminal
 
-    short = {"train.epochs": epochs, "train.seed": seed}
+    if until_accuracy is not None and not 1 < until_accuracy <= 100:
+        raise errors.RecipeError(f"--until-accuracy takes per cent, above 1 and up to 100: for example 98.21, not {until_accuracy:g}")
+    short = {"train.epochs": epochs, "train.seed": seed, "train.until_accuracy": until_accuracy and until_accuracy / 100}
     overrides = [*(set_ or []), *(f"{key}={value}" for key, value in short.items() if value is not None)]
     workspace = Workspace.of(model)
     recipe = Recipe.read(workspace.recipe, overrides)
-    result = training.train(workspace, recipe, device=device, data_dir=data_dir, resume=resume)
-    terminal.show(result, json)
+    if nproc > 1 and not training.launched():
+        flags = [part for override in overrides for part in ("--set", override)]
+        flags += ["--seeds", str(seeds)] if seeds else []
+        flags += ["--data-dir", str(data_dir)] if data_dir else []
+        flags += [flag for flag, given in (("--resume", resume), ("--tensorboard", tensorboard), ("--json", json)) if given]
+        training.launch(nproc, ["train", model, "--device", device, "--save-minutes", f"{save_minutes}", *flags])
+        return
+    options: dict[str, Any] = {
+        "device": device,
+        "data_dir": data_dir,
+        "resume": resume,
+        "save_minutes": save_minutes,
+        "tensorboard": tensorboard,
+    }
+    result = training.train_seeds(workspace, recipe, seeds, **options) if seeds else training.train(workspace, recipe, **options)
+    if training.leads():
+        terminal.show(result, json)
     raise typer.Exit(errors.DONE if result.finished else errors.INTERRUPTED)
 
 
@@ -309,14 +333,28 @@ def inspect(
 
 
 @app.command()
-def doctor(json: Json = False) -> None:
+def doctor(
+    mps: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Which operators of this model's steps MPS cannot take; on any machine.")
+    ] = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
     """Say what this machine can run, and why not the rest.
 
-    Exits with 2 when versions are installed that are known to break, each with the one command that mends it.
+    Exits with 2 when versions are installed that are known to break, each with the one command that mends it; with --mps, with
+    1 when MPS lacks an operator.
     """
     from toolkit import doctor as room
     from toolkit.report import terminal
 
+    if mps is not None:
+        from toolkit.recipe import Recipe
+        from toolkit.training.readiness import examine_mps
+
+        readiness = examine_mps(Recipe.read(Workspace.of(mps).recipe), data_dir)
+        terminal.show(readiness, json)
+        raise typer.Exit(errors.CHECK_FAILED if readiness.faults else errors.DONE)
     result = room.examine()
     terminal.show(result, json)
     raise typer.Exit(errors.BAD_INPUT if result.problems else errors.DONE)

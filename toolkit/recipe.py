@@ -9,9 +9,9 @@ import json
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
 
 from toolkit.errors import RecipeError
 
@@ -22,6 +22,14 @@ class Part(BaseModel):
     """A section of a recipe: frozen, no unknown keys, no silent conversion ("3" is not 3)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def _whole(value: float) -> float:
+    """2.0 → 2: equal recipes, equal hashes."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Number = Annotated[float, AfterValidator(_whole), PlainSerializer(lambda value: value)]
 
 
 class Data(Part):
@@ -41,20 +49,29 @@ class Preprocess(Part):
 
 
 class Train(Part):
-    epochs: int = Field(10, ge=1, le=10_000)
+    epochs: Number = Field(10, gt=0, le=10_000, description="a fraction ends within an epoch: 0.1 visits a tenth of the images once")
     batch_size: int = Field(64, ge=2, le=65_536, description="images; 2 at the least, for batch-norm")
     lr: float = Field(0.01, gt=0, le=10, description="learning rate; the peak of a one-cycle schedule")
     momentum: float = Field(0.9, ge=0, lt=1)
     nesterov: bool = False
     weight_decay: float = Field(1e-4, ge=0, le=1)
+    decay_all: bool = Field(True, description="false: no weight decay on biases and on batch-norm's scale and shift")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     schedule: Literal["constant", "one-cycle"] = "constant"
     warmup: float = Field(0.3, gt=0, lt=1, description="share of the steps before a one-cycle schedule's peak")
     shift: int = Field(0, ge=0, le=8, description="pixels: random translation, filled with background")
+    rotate: float = Field(0.0, ge=0, le=45, description="degrees: random rotation each way")
+    scale: float = Field(0.0, ge=0, lt=0.5, description="share of 1: random size, from 1 - scale to 1 + scale")
+    shear: float = Field(0.0, ge=0, le=30, description="degrees: random slant each way")
+    plain_end: float = Field(0.0, ge=0, le=1, description="share of the steps, at the end, that take the images as they are")
     flip: bool = Field(False, description="random horizontal flips; they turn most digits into non-digits")
+    ema: float = Field(0.0, ge=0, lt=1, description="decay of the moving average of weights and batch-norm statistics; 0: the last weights")
     autocast: Literal["auto", "bf16", "off"] = Field("off", description="auto: bf16 where the hardware multiplies it")
+    channels_last: Literal["auto", "on", "off"] = Field("off", description="auto: where it is known to be faster")
     seed: int = Field(0, ge=0, lt=2**31)
     subset: int | None = Field(None, ge=16, description="train on the first N images only: for smoke runs")
+    holdout: int = Field(0, ge=0, description="training images, evenly over the classes, that are kept out to choose things by")
+    until_accuracy: float | None = Field(None, gt=0, le=1, description="stop once that share of the held-out images is right")
 
 
 class Gate(Part):

@@ -66,6 +66,10 @@ class Workspace:
         return self.folder / "metrics.jsonl"
 
     @property
+    def events(self) -> Path:
+        return self.folder / "tensorboard"
+
+    @property
     def exports(self) -> Path:
         return self.folder / "exports"
 
@@ -101,6 +105,20 @@ def replacing_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def recover(target: Path) -> None:
+    """What a process that was killed inside `replacing_folder` left beside `target` is put right, or removed.
+
+    Between its two renames `target` is missing for a moment, and the old folder lies beside it under another name.
+    """
+    target = target.resolve()
+    left = sorted(target.parent.glob(f".{target.name}.*"))
+    for old in [path for path in left if path.name.endswith(".old")]:
+        if not target.exists():
+            old.rename(target)
+    for path in left:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def write_text(target: Path, text: str) -> None:

@@ -15,7 +15,8 @@ from toolkit.export import ExportResult
 from toolkit.inspection import Facts
 from toolkit.predict import Prediction, PredictResult
 from toolkit.report import ReportResult, latency, tables, terminal
-from toolkit.training import TrainResult
+from toolkit.training import SeedsResult, TrainResult
+from toolkit.training.readiness import OperatorUse, Readiness
 
 LONG = "a-very-long-name-of-an-artifact-that-is-longer-than-a-line-of-eighty-columns-and-must-not-be-cut"
 DIAGNOSIS = Diagnosis(
@@ -23,9 +24,19 @@ DIAGNOSIS = Diagnosis(
     [RuntimeState("torch-cpu", "2.9.9", True, None), RuntimeState("coreml-ane", None, True, f"needs macOS {LONG}")],
     [Problem("numpy 2.4 with coremltools 9.0", "pip install 'numpy<2.4'")],
 )
+MEASURED = {"train_loss": 0.1234, "train_accuracy": 0.9, "test_accuracy": 0.9958, "test_correct": 9958, "test_images": 10_000}
 RESULTS = [
-    TrainResult(Path("m/checkpoint"), True, {"train_loss": 0.1234, "test_accuracy": 0.9958, "test_correct": 9958}),
-    TrainResult(Path("m/checkpoint"), False, {"train_loss": 0.5}),
+    TrainResult(Path("m/checkpoint"), True, MEASURED, {"data": 0.2, "training": 61.5}),
+    TrainResult(Path("m/checkpoint"), False, {"train_loss": 0.5, "train_accuracy": 0.75}),
+    SeedsResult(Path("m/checkpoint"), True, {"3": MEASURED, "4": {**MEASURED, "test_correct": 9960}}, 0.9959, 0.0001),
+    Readiness(
+        "tiny",
+        "2.9.9",
+        [
+            OperatorUse("training", "aten::mm", 2, ("float32",), None),
+            OperatorUse("inference", "aten::geqrf", 1, ("float64",), "MPS has no float64"),
+        ],
+    ),
     [ExportResult(Path(f"m/exports/{LONG}"), "coreml", "fp16", 22_380_000, 0.00321, ["made by route torch.export"], 12.5)],
     [ExportResult(Path("m/exports/coreai-fp32"), "coreai", "fp32", 1, None, [], 1.0)],
     ReportResult(Path("m/reports/report.html"), Path("m/reports/report.md")),
@@ -90,7 +101,8 @@ def test_on_a_narrow_terminal_cells_are_folded_and_not_cut(validation, columns, 
 
 def test_every_type_in_the_table_is_the_result_of_a_command():
     homes = {
-        "TrainResult": "training", "ExportResult": "export", "ValidationResult": "validation", "BenchResult": "bench",
+        "TrainResult": "training", "SeedsResult": "training", "Readiness": "training.readiness",
+        "ExportResult": "export", "ValidationResult": "validation", "BenchResult": "bench",
         "VerifyResult": "validation",
         "SelfTestResult": "faults",
         "DebugResult": "debug",
@@ -242,6 +254,27 @@ def test_doctor_gives_each_problem_its_command(capsys):
 
 def test_an_interrupted_training_says_how_to_go_on(capsys):
     assert "--resume" in printed(RESULTS[1], capsys)
+
+
+def test_a_training_says_its_exact_interval_its_errors_and_where_the_time_went(capsys):
+    """Clopper and Pearson for 42 errors of 10,000: 99.43 to 99.70 (R, binom.test)."""
+    text = printed(RESULTS[0], capsys)
+    assert "99.43–99.70" in text
+    assert "42 of 10,000" in text
+    assert "time: training 62 s" in text
+
+
+def test_several_seeds_show_every_run_and_the_spread_between_them(capsys):
+    text = printed(RESULTS[2], capsys)
+    assert "mean of 2: 99.590 % ± 0.010 (standard deviation between runs)" in text
+    assert "40 of 10,000" in text
+
+
+def test_what_mps_lacks_is_a_row_and_the_rest_is_counted(capsys):
+    text = printed(RESULTS[3], capsys)
+    assert "aten::geqrf" in text
+    assert "training step: 1 of 1 operators have an MPS kernel" in text
+    assert "inference step: 0 of 1" in text
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ SHORT = ("train.subset=64", "train.batch_size=16", "train.epochs=3", "train.shif
 def short() -> Callable[..., TrainResult]:
     """Trains a workspace on 64 images, by default for three epochs of four steps."""
 
-    def run(workspace: Workspace, *overrides: str, device: str = "cpu", resume: bool = False) -> TrainResult:
-        return train(workspace, Recipe.read(workspace.recipe, [*SHORT, *overrides]), device=device, resume=resume)
+    def run(workspace: Workspace, *overrides: str, device: str = "cpu", **options: Any) -> TrainResult:
+        return train(workspace, Recipe.read(workspace.recipe, [*SHORT, *overrides]), device=device, **options)
 
     return run
 
@@ -46,7 +46,7 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
             return real(*arguments, **options)
 
         monkeypatch.setattr("toolkit.training.loop.augment", counted)
-        monkeypatch.setattr(sys.modules["toolkit.training.train"], "_interruptible", interruptible)
+        monkeypatch.setattr(sys.modules["toolkit.training.fit"], "_interruptible", interruptible)
 
     return arrange
 

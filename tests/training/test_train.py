@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from toolkit.errors import DeviceError, ToolkitError
 from toolkit.networks import build
 from toolkit.recipe import Recipe, Train
 from toolkit.training.evaluate import count_correct
-from toolkit.training.loop import make_optimizer, run, steps_per_epoch
+from toolkit.training.loop import Run, steps_per_epoch
+from toolkit.training.schedule import make_optimizer
 from toolkit.workspace import Workspace
 
 
@@ -98,11 +100,11 @@ def test_figures_are_the_means_over_the_epoch():
     with torch.no_grad():
         logits = model(images.float()).double().numpy()
     plan = Train(epochs=1, batch_size=16, lr=1e-30, label_smoothing=0.1, momentum=0.0, weight_decay=0.0)
-    (figures, _snapshot), *rest = list(run(model, images, labels, plan, BACKENDS["cpu"]))
+    first, figures = Run(model, images, labels, plan, BACKENDS["cpu"]).figures()
     shifted = logits - logits.max(1, keepdims=True)
     log_p = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
     target = 0.9 * np.eye(10)[labels.numpy()] + 0.01
-    assert not rest
+    assert (first.step, first.images, first.epoch_ended) == (1, 16, False)
     assert figures.epoch_ended
     assert figures.images == 50
     assert figures.loss == pytest.approx(float(-(target * log_p).sum(1).mean()), rel=1e-5)
@@ -122,7 +124,8 @@ def test_every_image_once_an_epoch_in_another_order_each_time():
             return self.head(image[:, 0, 0])  # type: ignore[no-any-return]
 
     images = torch.arange(40, dtype=torch.uint8)[:, None, None, None]
-    list(run(Spy(), images, torch.zeros(40, dtype=torch.int64), Train(epochs=2, batch_size=16, lr=1e-9), BACKENDS["cpu"]))
+    plan = Train(epochs=2, batch_size=16, lr=1e-9)
+    list(Run(Spy(), images, torch.zeros(40, dtype=torch.int64), plan, BACKENDS["cpu"]).figures())
     assert sorted(seen[:40]) == sorted(seen[40:]) == list(range(40))
     assert seen[:40] != seen[40:]
     assert seen[:40] != list(range(40))
@@ -138,14 +141,13 @@ def test_a_run_that_drops_an_image_still_ends(fresh, short):
     assert short(fresh, "train.subset=65", "train.epochs=2").finished
     card = Checkpoint.open(fresh.checkpoint).card
     assert (card.finished, card.epochs_done) == (True, 2.0)
-    assert [record["images"] for record in records(fresh) if "images" in record] == [64, 64]
+    assert [record["images"] for record in records(fresh) if record.get("epoch_ended")] == [64, 64]
 
 
 def test_subset_trains_on_the_first_images_only(fresh, short, monkeypatch):
     seen = []
-    module = __import__("sys").modules["toolkit.training.train"]
-    real = module.run
-    monkeypatch.setattr(module, "run", lambda model, images, *rest: seen.append(len(images)) or real(model, images, *rest))
+    module = sys.modules["toolkit.training.fit"]
+    monkeypatch.setattr(module, "Run", lambda model, images, *rest: seen.append(len(images)) or Run(model, images, *rest))
     short(fresh, "train.subset=48", "train.epochs=1")
     assert seen == [48]
     assert records(fresh)[-1]["images"] == 48

@@ -3,6 +3,6 @@
 To add one: a function that returns a Dataset, a line in DATASETS, its name in recipe.Data.
 """
 
-from toolkit.data.datasets import DATASETS, Dataset, load, stratified_subset
+from toolkit.data.datasets import DATASETS, Dataset, held_out, load, stratified_subset
 
-__all__ = ["DATASETS", "Dataset", "load", "stratified_subset"]
+__all__ = ["DATASETS", "Dataset", "held_out", "load", "stratified_subset"]

@@ -140,3 +140,12 @@ def stratified_subset(labels: Tensor, count: int) -> Tensor:
         members = (labels == label).nonzero()[:, 0]
         rank[members] = torch.arange(len(members))
     return torch.argsort(rank, stable=True)[:count].sort().values
+
+
+def held_out(labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Indices of the images to train on, and of `count` kept out, evenly over the classes. The same ones always, for every seed."""
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    kept_out = shuffled[stratified_subset(labels[shuffled], count)].sort().values
+    rest = torch.ones(len(labels), dtype=torch.bool)
+    rest[kept_out] = False
+    return rest.nonzero()[:, 0], kept_out

@@ -52,6 +52,26 @@ def number(value: float | None, scale: float = 1.0) -> str:
     return f"{value:.{decimals}f}"
 
 
+def accuracy_cells(metrics: dict[str, float]) -> tuple[str, str, str]:
+    """Of a checkpoint's test images: accuracy (%), its exact 95 % interval (Clopper–Pearson), how many are wrong."""
+    from toolkit.validation.statistics import exact_interval
+
+    correct, images = int(metrics["test_correct"]), int(metrics["test_images"])
+    low, high = exact_interval(correct, images)
+    return percent(correct / images), f"{percent(low)}–{percent(high)}", f"{images - correct:,} of {images:,}"
+
+
+def trained_rows(metrics: dict[str, float]) -> list[tuple[str, str]]:
+    rows = [
+        ("train loss, last epoch", f"{metrics['train_loss']:.6g}"),
+        ("train accuracy, last epoch (%)", percent(metrics["train_accuracy"])),
+    ]
+    if "test_accuracy" in metrics:
+        names = ("test accuracy (%)", "its exact 95 % interval", "test images wrong")
+        rows += zip(names, accuracy_cells(metrics), strict=True)
+    return rows
+
+
 def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 

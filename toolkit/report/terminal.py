@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from toolkit.inspection import Facts
     from toolkit.predict import PredictResult
     from toolkit.report.report import ReportResult
-    from toolkit.training.train import TrainResult
+    from toolkit.training.fit import TrainResult
+    from toolkit.training.readiness import Readiness
+    from toolkit.training.seeds import SeedsResult
     from toolkit.validation.evidence import VerifyResult
     from toolkit.validation.result import ValidationResult
 
@@ -69,16 +71,32 @@ def parts(result: Any) -> Iterable[Part]:
 
 
 def _trained(result: "TrainResult") -> Iterable[Part]:
-    names = {"train_loss": "train loss", "train_accuracy": "train accuracy (%)", "test_accuracy": "test accuracy (%)",
-             "test_correct": "test images right", "test_images": "test images"}  # fmt: skip
-    rows = [
-        (names.get(name, name), tables.percent(value) if name.endswith("accuracy") else f"{value:.6g}")
-        for name, value in result.metrics.items()
-    ]
-    yield table("Trained" if result.finished else "Training interrupted", ("figure", "value*"), rows)
+    yield table("Trained" if result.finished else "Training interrupted", ("figure", "value*"), tables.trained_rows(result.metrics))
+    if result.seconds:
+        yield "time: " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in result.seconds.items() if seconds >= 0.5)
     yield f"checkpoint: {result.checkpoint}"
     if not result.finished:
         yield "not finished: no test accuracy yet; go on with --resume"
+
+
+def _several(result: "SeedsResult") -> Iterable[Part]:
+    rows = [(seed, *tables.accuracy_cells(metrics), f"{metrics['train_loss']:.4f}") for seed, metrics in result.runs.items()]
+    yield table("Seeds", ("seed*", "test accuracy (%)*", "exact 95 % interval*", "wrong*", "train loss*"), rows)
+    if result.mean is not None:
+        spread = f" ± {100 * result.sd:.3f} (standard deviation between runs)" if result.sd is not None else ""
+        yield f"mean of {len(result.runs)}: {100 * result.mean:.3f} %{spread}"
+    yield f"checkpoint: {result.checkpoint} (of the first seed)" if result.finished else "not finished; go on with --resume"
+
+
+def _ready(result: "Readiness") -> Iterable[Part]:
+    rows = [(use.step, use.operator, str(use.calls), ", ".join(use.dtypes), str(use.fault)) for use in result.faults]
+    if rows:
+        yield table(f"What MPS cannot take of {result.model}", ("step", "operator", "calls*", "dtypes", "why"), rows)
+    for step in ("training", "inference"):
+        uses = [use for use in result.operators if use.step == step]
+        good = sum(use.fault is None for use in uses)
+        yield f"{step} step: {good} of {len(uses)} operators have an MPS kernel in torch {result.torch} for the dtypes they meet"
+    yield "what these kernels compute was not seen: that takes a Mac, where training begins with a check of the gradients"
 
 
 def _exported(results: "list[ExportResult]") -> Iterable[Part]:
@@ -222,6 +240,8 @@ def _listed(heading: str, lines: Sequence[str]) -> Iterable[str]:
 # By name, not by type: a command then imports only its own room. tests/report/ checks that each name is a type.
 RENDERERS: dict[str, Callable[[Any], Iterable[Part]]] = {
     "TrainResult": _trained,
+    "SeedsResult": _several,
+    "Readiness": _ready,
     "ExportResult": _exported,  # a list of them
     "ValidationResult": _validated,
     "VerifyResult": _verified,

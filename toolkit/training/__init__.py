@@ -1,8 +1,10 @@
 """From a recipe to a checkpoint: the loop, the start-up self-test of a device, and the measured accuracy.
 
-`train` is the verb; loop.py reads top to bottom.
+`train` is the verb (fit.py); loop.py reads top to bottom; distributed.py makes several processes one run.
 """
 
-from toolkit.training.train import TrainResult, train
+from toolkit.training.distributed import launch, launched, leads
+from toolkit.training.fit import TrainResult, train
+from toolkit.training.seeds import SeedsResult, train_seeds
 
-__all__ = ["TrainResult", "train"]
+__all__ = ["SeedsResult", "TrainResult", "launch", "launched", "leads", "train", "train_seeds"]

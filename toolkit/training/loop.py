@@ -13,19 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from toolkit.data.augment import augment
+from toolkit.data.augment import Augmentation, augment
 from toolkit.devices import Backend
 from toolkit.recipe import Train
+from toolkit.training.distributed import Ranks, share_batch_norm
+from toolkit.training.schedule import averaged, make_optimizer
 
 LOG_STEPS = 20  # reading a figure waits for the device, so not at every step
-
-
-@dataclass
-class Progress:
-    """Where a run stands. `step` counts within the epoch."""
-
-    epoch: int = 0
-    step: int = 0
 
 
 @dataclass(frozen=True)
@@ -41,83 +35,116 @@ class Figures:
     epoch_ended: bool
 
 
-def make_optimizer(model: nn.Module, plan: Train, total_steps: int) -> tuple[torch.optim.SGD, torch.optim.lr_scheduler.LRScheduler]:
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=plan.lr, momentum=plan.momentum, nesterov=plan.nesterov, weight_decay=plan.weight_decay
-    )
-    if plan.schedule == "one-cycle":
-        return optimizer, torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, max_lr=plan.lr, total_steps=total_steps, pct_start=plan.warmup, cycle_momentum=False
-        )
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
-
-
-def steps_per_epoch(images: int, batch_size: int) -> int:
-    """The last, smaller batch counts, unless it is a single image: batch-norm cannot train on one."""
+def steps_per_epoch(images: int, batch_size: int, ranks: int = 1) -> int:
+    """The last, smaller batch counts, unless a process would get no image, or batch-norm, which cannot train on one, only one."""
     whole, rest = divmod(images, batch_size)
-    return whole + (rest > 1)
+    return whole + (rest >= max(2, ranks))
 
 
-def run(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    plan: Train,
-    backend: Backend,
-    state: dict[str, Any] | None = None,
-    stop: Callable[[], bool] = lambda: False,
-) -> Iterator[tuple[Figures, Callable[[], dict[str, Any]]]]:
-    """Trains `model` (on the device already) and yields figures together with a function that takes a resume state.
+class Run:
+    """One run of a plan over images (N, C, H, W) uint8 and labels (N,) int64, which lie on the device, as the model does.
 
-    `images` (N, C, H, W) uint8 and `labels` (N,) int64 on the device. Ends early, after a last yield, once `stop()`.
+    `epoch` and `step` within it say how many have been done; `result` is the model that the run is for.
     """
-    steps = steps_per_epoch(len(images), plan.batch_size)
-    optimizer, schedule = make_optimizer(model, plan, total_steps=steps * plan.epochs)
-    at = Progress()
-    totals = torch.zeros(3, device=images.device)  # loss sum, correct, images seen this epoch
-    if state is not None:
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-        at = Progress(state["epoch"], state["step"])
-        totals = state["totals"].to(images.device)
-    use_bf16 = plan.autocast == "bf16" or (plan.autocast == "auto" and backend.has_bf16())
 
-    def snapshot() -> dict[str, Any]:
+    def __init__(self, model: nn.Module, images: Tensor, labels: Tensor, plan: Train, backend: Backend, ranks: Ranks | None = None) -> None:
+        self.images, self.labels, self.plan, self.backend, self.ranks = images, labels, plan, backend, ranks or Ranks()
+        self.steps = steps_per_epoch(len(images), plan.batch_size, self.ranks.size)  # in an epoch
+        self.total_steps = max(1, round(plan.epochs * self.steps))
+        self.bf16 = plan.autocast == "bf16" or (plan.autocast == "auto" and backend.has_bf16())
+        self.layout = torch.channels_last if backend.channels_last(plan.channels_last, self.bf16) else torch.contiguous_format
+        self.model = model.to(memory_format=self.layout)  # type: ignore[call-overload]
+        self.average = averaged(self.model, plan.ema)
+        if self.ranks.size > 1:
+            self.model = share_batch_norm(self.model, backend)
+        self.shared = self.ranks.wrap(self.model)
+        self.optimizer, self.schedule = make_optimizer(self.model, plan, self.total_steps)
+        self.epoch = self.step = 0
+        self.stopping = False
+        self.totals = torch.zeros(3, device=images.device)  # loss sum, correct, images seen this epoch
+
+    @property
+    def result(self) -> nn.Module:
+        return self.average.module if self.average else self.model
+
+    @property
+    def done(self) -> bool:
+        return self.epoch * self.steps + self.step >= self.total_steps
+
+    @property
+    def epochs_done(self) -> float:
+        return float(self.plan.epochs) if self.done else self.epoch + self.step / self.steps
+
+    def state(self) -> dict[str, Any]:
+        """All that is needed to go on, beside the weights of `result`."""
         return {
-            "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(),
-            "epoch": at.epoch, "step": at.step, "totals": totals.cpu(),
+            "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
+            "epoch": self.epoch, "step": self.step, "totals": self.totals.cpu(),
+            "model": self.model.state_dict() if self.average else {},
+            "updates": int(self.average.n_averaged) if self.average else 0,
         }  # fmt: skip
 
-    model.train()
-    while at.epoch < plan.epochs:
-        order = torch.randperm(len(images), generator=_generator(plan.seed, at.epoch, -1))  # the same on every device
-        while at.step < steps:
-            chosen = order[at.step * plan.batch_size : (at.step + 1) * plan.batch_size].to(images.device)
-            draws = _generator(plan.seed, at.epoch, at.step)
-            batch = augment(images[chosen], draws, shift=plan.shift, flip=plan.flip).float()  # (B, C, H, W), 0..255
-            target = labels[chosen]
-            with backend.autocast(use_bf16):
-                logits = model(batch).float()  # (B, classes)
-                loss = functional.cross_entropy(logits, target, label_smoothing=plan.label_smoothing)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            lr = optimizer.param_groups[0]["lr"]  # of this step: afterwards it is the next one's
-            optimizer.step()
-            schedule.step()
-            correct = (logits.argmax(1) == target).sum()
-            totals += torch.stack([loss.detach() * len(target), correct.float(), correct.new_tensor(len(target)).float()])
-            at.step += 1
-            ended, stopping = at.step == steps, stop()
-            if at.step % LOG_STEPS == 0 or ended or stopping:
-                loss_sum, right, seen = totals.tolist()  # waits for the device
-                figures = Figures(at.epoch, at.step, int(seen), loss_sum / seen, right / seen, lr, ended)
+    def go_on_from(self, state: dict[str, Any]) -> None:
+        """`state()` of an earlier run whose `result` the model was built from."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.epoch, self.step = state["epoch"], state["step"]
+        if self.ranks.leads:
+            self.totals = state["totals"].to(self.images.device)
+        if self.average:
+            self.model.load_state_dict(state["model"])
+            self.average.n_averaged.fill_(state["updates"])
+
+    def figures(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Figures]:
+        """Takes the steps. Yields at the first, then every LOG_STEPS, and at every epoch's end; once `stop()`, a last time."""
+        self.model.train()
+        order = self._order()
+        while not self.done:
+            loss, correct, seen, lr = self._take_step(order)
+            self.totals += torch.stack([loss, correct, seen])
+            self.step += 1
+            ended, self.stopping = self.step == self.steps, self.ranks.any(stop())
+            if self.step % LOG_STEPS == 0 or (self.epoch, self.step) == (0, 1) or ended or self.stopping or self.done:
+                totals = self.ranks.sum(self.totals)
+                loss_sum, right, images = totals.tolist()  # waits for the device
+                figures = Figures(self.epoch, self.step, int(images), loss_sum / images, right / images, lr, ended)
+                self.totals = totals if self.ranks.leads and not ended else torch.zeros_like(totals)  # what is summed, one rank keeps
                 if ended:
-                    at, totals = Progress(at.epoch + 1, 0), torch.zeros_like(totals)
-                yield figures, snapshot
-                if stopping:
+                    self.epoch, self.step = self.epoch + 1, 0
+                    order = self._order()
+                yield figures
+                if self.stopping:
                     return
-                if ended:
-                    break
+
+    def _order(self) -> Tensor:
+        """The images' order in this epoch, the same on every device."""
+        return torch.randperm(len(self.images), generator=_generator(self.plan.seed, self.epoch, -1)).to(self.images.device)
+
+    def _take_step(self, order: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
+        """One batch forward, backward, and into the weights. Loss sum, how many were right, how many there were, learning rate."""
+        plan = self.plan
+        chosen = order[self.step * plan.batch_size : (self.step + 1) * plan.batch_size]  # (B,), the whole batch on every rank
+        batch = self.ranks.share(augment(self.images[chosen], _generator(plan.seed, self.epoch, self.step), self._augmentation()))
+        batch = batch.float().contiguous(memory_format=self.layout)  # (B / ranks, C, H, W), 0..255
+        target = self.ranks.share(self.labels[chosen])
+        with self.backend.autocast(self.bf16):
+            logits = self.shared(batch).float()  # (B / ranks, classes)
+            loss = functional.cross_entropy(logits, target, label_smoothing=plan.label_smoothing, reduction="sum")
+        self.optimizer.zero_grad(set_to_none=True)
+        (loss * (self.ranks.size / len(chosen))).backward()  # the mean over the batch: gradients are averaged over the ranks
+        lr = self.optimizer.param_groups[0]["lr"]  # of this step: afterwards it is the next one's
+        self.optimizer.step()
+        self.schedule.step()
+        if self.average:
+            self.average.update_parameters(self.model)
+        correct = (logits.argmax(1) == target).sum()
+        return loss.detach(), correct.float(), correct.new_tensor(len(target)).float(), lr
+
+    def _augmentation(self) -> Augmentation:
+        plan, at = self.plan, self.epoch * self.steps + self.step
+        if at >= (1 - plan.plain_end) * self.total_steps:
+            return Augmentation()
+        return Augmentation(plan.shift, plan.rotate, plan.scale, plan.shear, plan.flip)
 
 
 def _generator(seed: int, epoch: int, step: int) -> torch.Generator:

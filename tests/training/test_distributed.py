@@ -1,0 +1,131 @@
+"""Several processes are one run: the same steps as one process alone, one that writes, and a clear end when one dies."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import torch
+
+from toolkit.checkpoint import Checkpoint
+from toolkit.devices import BACKENDS
+from toolkit.errors import DeviceError
+from toolkit.training.distributed import Ranks, joined
+from toolkit.training.loop import steps_per_epoch
+
+FLAGS = (
+    "--device",
+    "cpu",
+    "--set",
+    "train.subset=320",
+    "--set",
+    "train.batch_size=32",
+    "--epochs",
+    "2",
+    "--set",
+    "train.shift=1",
+    "--set",
+    "train.lr=0.02",
+)
+
+
+def toolkit(workspace, *flags: str, **options) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "toolkit", "train", f"{workspace.folder}{os.sep}", *FLAGS, *flags]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=300, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}, **options
+    )
+
+
+def losses(workspace):
+    return [record["loss"] for line in workspace.metrics.read_text().splitlines() if "loss" in (record := json.loads(line))]
+
+
+def test_a_batch_is_shared_without_rest_or_overlap():
+    batch = torch.arange(11)
+    parts = [Ranks(rank, 3).share(batch) for rank in range(3)]
+    assert sorted(torch.cat(parts).tolist()) == list(range(11))
+
+
+def test_one_process_alone_needs_nobody():
+    with joined(BACKENDS["cpu"]) as ranks:
+        assert ranks == Ranks(0, 1)
+        assert ranks.leads
+        assert ranks.any(True)
+        assert not ranks.any(False)
+        assert torch.equal(ranks.sum(torch.arange(3)), torch.arange(3))
+
+
+@pytest.mark.parametrize(("images", "ranks", "steps"), [(66, 1, 5), (66, 2, 5), (66, 3, 4), (64, 3, 4), (67, 3, 5)])
+def test_a_last_batch_that_leaves_a_process_without_an_image_is_dropped(images, ranks, steps):
+    assert steps_per_epoch(images, 16, ranks) == steps
+
+
+def test_mps_cannot_be_shared(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(DeviceError, match="MPS has one device"), joined(BACKENDS["mps"]):
+        pass
+
+
+def test_two_processes_take_the_steps_of_one(fresh, tmp_path):
+    """Batch-norm and all: the losses agree within 1e-3, and so do the weights; one file is written, by one process."""
+    alone = toolkit(fresh, "--json")
+    assert alone.returncode == 0, alone.stderr
+    one, first = losses(fresh), Checkpoint.open(fresh.checkpoint)
+    weights = first.weights()
+    both = toolkit(fresh, "--json", "--nproc", "2")
+    assert both.returncode == 0, both.stderr
+    assert "2 processes" in both.stderr
+    assert both.stderr.count("device: cpu") == 1
+    assert losses(fresh) == pytest.approx(one, abs=1e-3)
+    found = Checkpoint.open(fresh.checkpoint)
+    for name, tensor in found.weights().items():
+        torch.testing.assert_close(tensor, weights[name], atol=2e-3, rtol=2e-3)
+    result, before = json.loads(both.stdout), json.loads(alone.stdout)
+    assert abs(result["metrics"]["test_correct"] - before["metrics"]["test_correct"]) <= 3
+    assert result["metrics"]["test_images"] == 360
+
+
+def test_a_process_that_dies_ends_the_job_with_one_message_and_the_run_can_go_on(fresh):
+    flags = ("--nproc", "2", "--epochs", "400", "--save-minutes", "0")
+    command = [sys.executable, "-m", "toolkit", "train", f"{fresh.folder}{os.sep}", *FLAGS, *flags]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    deadline = time.monotonic() + 120
+    while not (fresh.checkpoint / "resume.pt").is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    ranks = [child for child in psutil.Process(process.pid).children() if child.environ().get("RANK") == "1"]
+    assert len(ranks) == 1
+    ranks[0].send_signal(signal.SIGKILL)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2, err
+    assert "rank 1 of 2 was killed by SIGKILL, and the others were stopped" in err
+    assert "--resume goes on from it" in err
+    card = Checkpoint.open(fresh.checkpoint).card
+    assert not card.finished
+    assert card.epochs_done > 0
+    short = toolkit(fresh, "--epochs", "400", "--nproc", "2", "--resume", "--set", "train.lr=0.03")
+    assert short.returncode == 2
+    assert "another recipe" in short.stderr
+
+
+def test_ctrl_c_reaches_all_processes_and_saves(fresh):
+    flags = ("--nproc", "2", "--epochs", "400")
+    command = [sys.executable, "-m", "toolkit", "train", f"{fresh.folder}{os.sep}", *FLAGS, *flags]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while (not fresh.metrics.is_file() or len(losses(fresh)) < 3) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to everybody
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    card = Checkpoint.open(fresh.checkpoint).card
+    assert not card.finished
+    assert card.epochs_done > 0

@@ -1,0 +1,56 @@
+"""Several seeds: runs of their own, their mean and spread, and no choosing among them."""
+
+import json
+import statistics
+
+import pytest
+import torch
+
+from toolkit.checkpoint import Checkpoint
+from toolkit.recipe import Recipe
+from toolkit.training import train_seeds
+from toolkit.workspace import Workspace
+
+SHORT = ("train.subset=64", "train.batch_size=16", "train.epochs=1", "train.seed=5")
+
+
+def test_mean_and_spread_are_those_of_the_runs_and_the_checkpoint_is_the_first(fresh):
+    result = train_seeds(fresh, Recipe.read(fresh.recipe, SHORT), 3, device="cpu")
+    assert result.finished
+    assert list(result.runs) == ["5", "6", "7"]
+    places = [Workspace(fresh.folder / "seeds" / str(seed), fresh.recipe) for seed in (5, 6, 7)]
+    cards = [Checkpoint.open(place.checkpoint).card for place in places]
+    assert [card.seed for card in cards] == [5, 6, 7]
+    accuracies = [card.metrics["test_accuracy"] for card in cards]
+    assert (result.mean, result.sd) == (pytest.approx(statistics.mean(accuracies)), pytest.approx(statistics.stdev(accuracies)))
+    first, kept = Checkpoint.open(places[0].checkpoint), Checkpoint.open(fresh.checkpoint)
+    assert first.card == kept.card
+    assert all(torch.equal(tensor, kept.weights()[name]) for name, tensor in first.weights().items())
+    assert not all(torch.equal(tensor, Checkpoint.open(places[1].checkpoint).weights()[name]) for name, tensor in first.weights().items())
+    assert json.loads((fresh.folder / "seeds/seeds.json").read_text())["mean"] == result.mean
+
+
+def test_a_seed_in_the_middle_is_the_run_that_it_would_be_alone(fresh, short, weights_of):
+    train_seeds(fresh, Recipe.read(fresh.recipe, SHORT), 2, device="cpu")
+    inside = Checkpoint.open(fresh.folder / "seeds/6/checkpoint").weights()
+    short(fresh, *SHORT[:3], "train.shift=0", "train.seed=6")
+    assert Recipe.read(fresh.recipe).train.shift == 0
+    assert all(torch.equal(tensor, inside[name]) for name, tensor in weights_of(fresh).items())
+
+
+def test_with_resume_finished_seeds_are_kept_and_the_rest_is_trained(fresh, monkeypatch, capsys):
+    recipe = Recipe.read(fresh.recipe, SHORT)
+    train_seeds(fresh, recipe, 2, device="cpu")
+    stamps = {seed: (fresh.folder / f"seeds/{seed}/checkpoint/model.safetensors").stat().st_mtime_ns for seed in (5, 6)}
+    result = train_seeds(fresh, recipe, 3, resume=True, device="cpu")
+    assert list(result.runs) == ["5", "6", "7"]
+    assert capsys.readouterr().err.count("had already finished") == 2
+    assert {seed: (fresh.folder / f"seeds/{seed}/checkpoint/model.safetensors").stat().st_mtime_ns for seed in (5, 6)} == stamps
+
+
+def test_an_interrupted_series_says_so_and_keeps_what_was_finished(fresh, interrupt_after):
+    interrupt_after(6)  # four steps a run: in the second
+    result = train_seeds(fresh, Recipe.read(fresh.recipe, SHORT), 3, device="cpu")
+    assert not result.finished
+    assert list(result.runs) == ["5"]
+    assert not fresh.checkpoint.exists()

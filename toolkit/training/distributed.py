@@ -1,0 +1,178 @@
+"""Several processes, one run: each takes its share of every batch, and all hold the same weights after every step.
+
+torch's own launcher starts them (`torchrun -m toolkit train …`, or `toolkit train --nproc N`, which calls it), gloo joins
+them on CPUs and nccl on CUDA, DistributedDataParallel averages the gradients. Batch-norm's statistics are those of the whole
+batch, so that N processes take the steps that one would have taken, up to rounding.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+from toolkit import devices
+from toolkit.errors import INTERRUPTED, DeviceError, ToolkitError
+
+
+def launched() -> bool:
+    """Was this process started by torch's launcher, as one of several?"""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def leads() -> bool:
+    """Is this the process that speaks and writes?"""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among all: `rank` of `size`. One process alone is rank 0 of 1, and nothing here costs it anything."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        return self.rank == 0
+
+    def share(self, batch: Tensor) -> Tensor:
+        """Every size-th of a batch that all ranks hold."""
+        return batch[self.rank :: self.size]
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over all ranks; the tensor itself is changed."""
+        if self.size > 1:
+            there = tensor.to(_device())  # nccl takes CUDA tensors only
+            distributed.all_reduce(there)
+            tensor.copy_(there)
+        return tensor
+
+    def any(self, flag: bool) -> bool:
+        """True on every rank where it is True on one."""
+        return bool(self.sum(torch.tensor(int(flag), device=_device())).item()) if self.size > 1 else flag
+
+    def wait(self) -> None:
+        if self.size > 1:
+            distributed.barrier()
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model whose backward pass averages gradients over the ranks; it shares its weights with `model`."""
+        if self.size == 1:
+            return model
+        return nn.parallel.DistributedDataParallel(model)
+
+
+def _device() -> str:
+    return "cuda" if distributed.get_backend() == "nccl" else "cpu"
+
+
+@contextmanager
+def joined(backend: devices.Backend) -> Iterator[Ranks]:
+    """The ranks that torch's launcher has started together; one alone where it was not used.
+
+    Raises DeviceError where a device cannot be shared like that.
+    """
+    if not launched():
+        yield Ranks()
+        return
+    if backend.id == "mps":
+        raise DeviceError("MPS has one device and no way to join processes; train in one process there, or with --device cpu")
+    if backend.id == "cuda":
+        local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if local >= there:
+            raise DeviceError(f"{local + 1} or more processes were asked for, and there are {there} CUDA devices. Use --nproc {there}")
+        torch.cuda.set_device(local)
+    distributed.init_process_group("nccl" if backend.id == "cuda" else "gloo")
+    try:
+        yield Ranks(distributed.get_rank(), distributed.get_world_size())
+    finally:
+        distributed.destroy_process_group()
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all ranks; the gradient of a sum is the sum of the ranks' gradients."""
+
+    @staticmethod
+    def forward(_: Any, local: Tensor) -> Tensor:
+        total = local.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous().clone()
+        distributed.all_reduce(total)
+        return total
+
+
+class _BatchNorm2d(nn.BatchNorm2d):
+    """Batch-norm over the images of all ranks. torch.nn.SyncBatchNorm computes the same, on GPUs only."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        wide = x.float()
+        count = _all_sum(wide.new_tensor(float(wide.numel() // self.num_features)))
+        mean = _all_sum(wide.sum((0, 2, 3))) / count
+        centred = wide - mean[:, None, None]
+        var = _all_sum((centred * centred).sum((0, 2, 3))) / count
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(var * count / (count - 1), self.momentum)
+        scale = torch.rsqrt(var + self.eps) * self.weight
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+
+
+def _all_sum(local: Tensor) -> Tensor:
+    return _Sum.apply(local)  # type: ignore[no-untyped-call,no-any-return]
+
+
+def share_batch_norm(model: nn.Module, backend: devices.Backend) -> nn.Module:
+    """The model with batch-norms that know the whole batch. On the CPU in place: they keep their class's state."""
+    if backend.id == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-any-return]
+    for module in model.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = _BatchNorm2d
+    return model
+
+
+def launch(count: int, arguments: Sequence[str]) -> None:
+    """Runs `python -m toolkit ARGUMENTS` in `count` processes of this machine, and waits for them.
+
+    Raises ToolkitError naming the rank where one dies; KeyboardInterrupt where they were told to stop.
+    """
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))  # else each takes every core
+    config = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=count, rdzv_backend="c10d", rdzv_endpoint="localhost:0", run_id=str(os.getpid()),
+        max_restarts=0, monitor_interval=0.2,
+    )  # fmt: skip
+    try:
+        elastic_launch(config, sys.executable)("-m", "toolkit", *arguments)
+    except SignalException as stopped:
+        raise KeyboardInterrupt from stopped
+    except ChildFailedError as failed:
+        rank, failure = failed.get_first_failure()
+        if failure.exitcode == INTERRUPTED:
+            raise KeyboardInterrupt from failed
+        died = failure.exitcode < 0
+        how = f"was killed by {signal.Signals(-failure.exitcode).name}" if died else f"ended with exit code {failure.exitcode}"
+        raise ToolkitError(
+            f"rank {rank} of {count} {how}, and the others were stopped. The last checkpoint, if any, was kept: "
+            "the same command with --resume goes on from it"
+        ) from failed
