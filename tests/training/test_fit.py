@@ -158,7 +158,7 @@ def test_every_phase_has_its_time(fresh, short):
     assert all(seconds >= 0 for seconds in result.seconds.values())
 
 
-@pytest.mark.parametrize("limit", [4096, 30_000])  # bytes a file: the weights do not fit, or only what is needed to go on does not
+@pytest.mark.parametrize("limit", [4096, 40_000])  # bytes a file: the weights do not fit, or only what is needed to go on does not
 def test_a_disk_that_is_full_is_one_message_and_the_last_checkpoint_stays(fresh, short, weights_of, limit):
     """A real refusal of the system's: files of this process may not grow beyond the limit."""
     short(fresh)
@@ -167,7 +167,7 @@ def test_a_disk_that_is_full_is_one_message_and_the_last_checkpoint_stays(fresh,
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); from toolkit.cli import main; main(sys.argv[1:])"
     )
-    flags = ["--device", "cpu", "--set", "train.subset=64", "--set", "train.batch_size=16", "--epochs", "3"]
+    flags = ["--device", "cpu", "--set", "train.subset=64", "--set", "train.momentum=0.9", "--set", "train.ema=0.9", "--epochs", "3"]
     command = [sys.executable, "-c", program, "train", f"{fresh.folder}{os.sep}", *flags]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2, done.stderr
