@@ -148,7 +148,7 @@ class _Training:
         """For the curve, and on held-out images for choosing; the figure that counts is measured at the end, from the saved file."""
         title = f"{split.judge} images, after epoch {epoch + 1}"
         with self.phase("evaluation"):
-            correct = count_correct(run.result, split.judged, split.judged_labels, self.backend, title, self.ranks)
+            correct = count_correct(run.result, split.judged, split.judged_labels, self.backend, title, self.ranks, run.bf16)
         say(f"epoch {epoch + 1}: {100 * correct / len(split.judged):.2f} % of the {split.judge} images right on {self.backend.id}")
         return {"epoch": epoch, f"{split.judge.replace('-', '_')}_accuracy": correct / len(split.judged)}
 
