@@ -125,3 +125,32 @@ def test_weights_that_are_no_numbers_are_not_packed(build: Callable[..., Path]) 
         ReferenceEvaluator(build(lambda x: relu(conv(x, weight)), (1, 4, 6, 6)), "fp32").predict_array(np.ones((1, 4, 6, 6))).values()
     )
     assert np.isnan(found[0, 1]).any()
+
+
+def _overflowing(x: Any) -> Any:
+    """Products of finite numbers that are +inf and -inf, and so a sum that is no number."""
+    weight = np.full((4, 4, 1, 1), 1e20, np.float32)
+    weight[:, 1::2] *= -1
+    return relu(conv(x, weight))
+
+
+def _cancelling(x: Any) -> Any:
+    """Two convolutions whose sums cancel to 0, bounded only by 1e39: the carried bound says nothing, a look at the values does."""
+    weight = np.full((4, 4, 1, 1), 1e19, np.float32)
+    weight[:, 1::2] *= -1
+    return relu(conv(relu(conv(x, weight)), np.abs(weight)))
+
+
+@needs_onednn
+def test_a_sum_of_finite_products_that_overflows_is_not_hidden_either(build: Callable[..., Path]) -> None:
+    evaluator = ReferenceEvaluator(build(_overflowing, (1, 4, 2, 2)), "fp32")
+    (found,) = evaluator.predict_array(np.full((1, 4, 2, 2), 1e20, np.float32)).values()
+    assert np.isnan(found).all()
+
+
+@needs_onednn
+def test_a_loose_bound_is_replaced_by_a_look_at_the_values(build: Callable[..., Path]) -> None:
+    evaluator = ReferenceEvaluator(build(_cancelling, (1, 4, 2, 2)), "fp32")
+    evaluator._plan.routine.steps.clear()  # the plain way would raise: it computes nothing
+    (found,) = evaluator.predict_array(np.ones((1, 4, 2, 2), np.float32)).values()
+    np.testing.assert_array_equal(found, 0)

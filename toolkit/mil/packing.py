@@ -4,8 +4,10 @@ F.conv2d lays its weights out anew for every image; packed they lie ready, and t
 addition and a ReLU, while its result is still in cache. Where PyTorch is built without oneDNN (macOS), in exact mode,
 and for anything but a plain 2-D convolution, the plan stays as it is.
 
-oneDNN's fused ReLU makes 0 of NaN, which would hide an overflow from everybody. So a fused step refuses inputs that are not
-all finite (Unfused), and the plan is run again without fusing.
+oneDNN's fused ReLU makes 0 of NaN, which would hide an overflow from everybody. So a fused step refuses (Unfused) where its sums
+might leave float32's range, and the plan is run again without fusing. It knows by a bound on the magnitude of its result,
+max|x| · max over outputs of Σ|weight| + max|bias|, which the result carries along: only where nothing is carried, or the carried
+bound has grown too loose, are the values themselves looked at.
 """
 
 import math
@@ -30,20 +32,41 @@ class _Packed:
     weight: Tensor
     bias: Tensor | None
     geometry: tuple[Any, ...]  # padding, strides, dilations, groups
+    gain: float  # of the largest magnitude: max over outputs of Σ|weight|
+    offset: float  # max|bias|
     then: str = "none"
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None = None, other: Tensor | None = None) -> Tensor:
+        bound = self._bound(_carried(x), 0.0 if other is None else _carried(other))
+        if self.then != "none" and not bound < _LARGEST:
+            bound = self._bound(_magnitude(x), 0.0 if other is None else _magnitude(other))
+            if not bound < _LARGEST:  # NaN is not smaller either
+                raise Unfused
         convolve = torch.ops.mkldnn._convolution_pointwise
-        if self.then != "none" and not (_finite(x) and (other is None or _finite(other))):
-            raise Unfused
         if other is None:
-            return convolve(x, self.weight, self.bias, *self.geometry, self.then, [], "")  # type: ignore[no-any-return]
-        return convolve.binary(x, other, self.weight, self.bias, *self.geometry, "add", 1.0, self.then, [], "")  # type: ignore[no-any-return]
+            result: Tensor = convolve(x, self.weight, self.bias, *self.geometry, self.then, [], "")
+        else:
+            result = convolve.binary(x, other, self.weight, self.bias, *self.geometry, "add", 1.0, self.then, [], "")
+        setattr(result, _BOUND, bound)
+        return result
+
+    def _bound(self, x: float, other: float) -> float:
+        return self.gain * x + self.offset + other
 
 
-def _finite(x: Tensor) -> bool:
-    """One read of x: a sum with NaN or Inf in it is none. A sum that overflows by itself only costs the slower way."""
-    return math.isfinite(x.sum().item())
+_LARGEST = 1e38  # a third of float32's: what rounding adds to a sum does not matter
+_BOUND = "_magnitude_bound"
+
+
+def _carried(x: Tensor) -> float:
+    """The bound that came with x; a value made of it, rounded to fp16 for one, carries none."""
+    return getattr(x, _BOUND, math.inf)
+
+
+def _magnitude(x: Tensor) -> float:
+    """max|x|, NaN where there is one; a read of x."""
+    least, most = torch.aminmax(x)
+    return torch.maximum(-least, most).item()
 
 
 def pack(plan: Plan) -> None:
@@ -104,10 +127,12 @@ def _packed(plan: Plan, step: Step) -> _Packed | None:
     pads = padding(settings.get("pad_type", "valid"), settings.get("pad"), shape.sizes[2:], tuple(weight.shape[2:]), strides, dilations)
     if any(before != after for before, after in pads) or 0 in shape.sizes or weight.numel() == 0:
         return None
-    if not _finite(weight) or not (bias is None or _finite(bias)):
+    gain = weight.abs().flatten(1).sum(1, dtype=torch.float64).max().item()
+    offset = 0.0 if bias is None else _magnitude(bias)
+    if not (gain < _LARGEST and offset < _LARGEST):  # not finite, or so large that nothing can be proved
         return None
     geometry = ([before for before, _ in pads], list(strides), list(dilations), settings.get("groups", 1))
     with torch.inference_mode():
         reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
         packed = reorder(weight.to_mkldnn(), *geometry, list(shape.sizes))
-    return _Packed(packed, bias, geometry)
+    return _Packed(packed, bias, geometry, gain, offset)
