@@ -1,6 +1,7 @@
 """Makes an op slightly wrong, to see whether Apple's tests notice.
 
-Floats times 1.001 (1.02 in a float16 case, which may be off by 0.005 and more), whole numbers plus 1, bools turned round.
+Floats times 1.001 (1.02 in a float16 case, which may be off by 0.005 and more), and what exceeds 1 in place of a zero; whole numbers
+plus 1, bools turned round.
 """
 
 import dataclasses
@@ -26,10 +27,13 @@ def perturbed(value: Any, factor: float = DEFAULT_FACTOR) -> Any:
     if isinstance(value, tuple | list):
         return type(value)(perturbed(each, factor) for each in value)
     if isinstance(value, torch.Tensor):
-        return ~value if value.dtype == torch.bool else value * factor if value.is_floating_point() else value + 1
+        if value.is_floating_point():
+            return torch.where(value == 0, factor - 1, value * factor).to(value.dtype)
+        return ~value if value.dtype == torch.bool else value + 1
     if isinstance(value, np.ndarray):
-        wrong = ~value if value.dtype == bool else value * factor if value.dtype.kind == "f" else value + 1
-        return wrong.astype(value.dtype)
+        floats = value.dtype.kind == "f"
+        wrong = ~value if value.dtype == bool else np.where(value == 0, factor - 1, value * factor) if floats else value + 1
+        return np.asarray(wrong).astype(value.dtype)
     return f"not {value}" if isinstance(value, str) else value
 
 

@@ -84,14 +84,26 @@ def read_reasons(path: Path = HERE / "reasons.toml") -> list[Reason]:
     return reasons
 
 
+def read_unseen(path: Path = HERE / "reasons.toml") -> dict[str, str]:
+    """op -> why no case of coremltools notices that it is wrong."""
+    return {each["op"]: each["reason"] for each in tomllib.loads(path.read_text(encoding="utf-8"))["unseen"]}
+
+
 def verdict(record: Record, reasons: Iterable[Reason]) -> tuple[str, str]:
     """(passed, failed, nothing compared, explained or not applicable; the reason for the last two)."""
     if record.outcome in ("skipped", "xfailed"):
-        return "not applicable", "skipped or expected to fail by the test itself"
+        how = "skipped by" if record.outcome == "skipped" else "expected to fail by"
+        return "not applicable", f"{how} the test itself: {_short(record.error)}"
     if record.outcome == "passed":
         return ("passed" if record.comparisons else "nothing compared"), ""
     covering = next((reason for reason in reasons if reason.covers(record)), None)
     return (covering.kind, covering.reason) if covering else ("failed", "")
+
+
+def _short(message: str) -> str:
+    """What a skip says, so that the same reason counts as one: without the numbers and paths of the case."""
+    text = re.sub(r"^Skipped: ", "", message) or "no reason given"
+    return re.sub(r"\d+(, \d+)+|/\S+", "…", text)[:100].replace("|", "/")
 
 
 def code() -> str:

@@ -258,11 +258,11 @@ def test_a_run_survives_a_case_that_kills_it_goes_on_after_it_and_notices_a_wron
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        (torch.tensor([1.0, -2.0]), torch.tensor([1.001, -2.002])),
+        (torch.tensor([1.0, -2.0, 0.0]), torch.tensor([1.001, -2.002, 0.001])),
         (torch.tensor([1, 2], dtype=torch.int32), torch.tensor([2, 3], dtype=torch.int32)),
         (torch.tensor([True, False]), torch.tensor([False, True])),
         (np.array([1, 2], np.uint8), np.array([2, 3], np.uint8)),
-        (np.array([1], np.float32), np.array([1.001], np.float32)),
+        (np.array([1, 0], np.float32), np.array([1.001, 0.001], np.float32)),
     ],
 )
 def test_a_wrong_value_keeps_its_type(value: Any, expected: Any):
