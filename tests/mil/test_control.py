@@ -109,6 +109,22 @@ def test_lists_are_written_read_gathered_and_grow(build: Build) -> None:
     assert result[:, 0].tolist() == [706.0, 702.0, 707.0]
 
 
+def test_a_loop_may_carry_a_list(build: Build) -> None:
+    mb = _mb()
+
+    def program(x: Any) -> Any:
+        ls = mb.make_list(init_length=1, elem_shape=(1,), dtype="fp32", dynamic_length=True)
+
+        def body(index: Any, ls: Any) -> Any:
+            return mb.add(x=index, y=1), mb.list_write(ls=ls, index=index, value=mb.add(x=x, y=mb.cast(x=index, dtype="fp32")))
+
+        _, ls = mb.while_loop(_cond=lambda index, ls: mb.less(x=index, y=3), _body=body, loop_vars=(0, ls))
+        return mb.list_gather(ls=ls, indices=np.array([2, 0], np.int32))
+
+    (result,) = ReferenceEvaluator(build(program, (1,))).predict({"x": ONE}).values()
+    assert result[:, 0].tolist() == [3, 1]
+
+
 def test_an_element_nobody_wrote_is_zero_and_one_outside_is_refused(build: Build) -> None:
     mb = _mb()
 

@@ -1,27 +1,27 @@
 """From a Program to a Plan: binds every argument of every op, and refuses whatever is unknown, before anything runs."""
 
-import inspect
-import types
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
-from typing import Any, get_args, get_type_hints
+from functools import partial
+from typing import Any
 
 import numpy as np
-import torch
 
 from toolkit.errors import ArtifactError
-from toolkit.mil.dtypes import DTYPES, FLOATS, INTEGERS, NUMBERS
+from toolkit.mil import signatures
+from toolkit.mil.dtypes import DTYPES, NUMBERS
 from toolkit.mil.limits import MAX_LIVE_ELEMENTS
+from toolkit.mil.literals import computed_value, literal, tensor
 from toolkit.mil.ops.op import Op
 from toolkit.mil.ops.table import OPS
-from toolkit.mil.ops.types import Array, Blocks, Bools, Cell, Ints, Items, Labels, Rows, Tensor, TensorList, Tensors, Values
-from toolkit.mil.plan import MODES, Plan, Routine, Step, Target, Wire, slots_of, storage
+from toolkit.mil.ops.types import Array, Blocks, Cell, Items, Labels, Tensor, TensorList, Tensors, Values
+from toolkit.mil.plan import MODES, Plan, Routine, Step, Target, Wire, slots_of
 from toolkit.mil.program import Argument, Block, Constant, Operation, Program, Type
+from toolkit.mil.signatures import defaults, parameters
 
 _WIRED = (Tensor, Tensors, Values, TensorList, Cell)
 _RESERVED = ("ios", "blocks")
-_ALIKE = (("x", "y"), ("a", "b"), ("values",))  # tensors that share one type, in elementwise ops and those of `values`
+_SUMS = ("inverse", "log", "rsqrt")  # the ops that add epsilon to x itself
 
 
 def bind(program: Program, mode: str) -> Plan:
@@ -102,6 +102,10 @@ class _Binder:
                 "add a function to toolkit/mil/ops and a line to OPS in toolkit/mil/ops/table.py",
             )
         op = OPS[operation.type]
+        try:
+            signatures.check_age(operation, op, self.program.opset)
+        except ArtifactError as error:
+            raise self.error(operation, str(error)) from error
         self.check_parameters(operation, op)
         kinds = parameters(op.function)
         if Array in kinds.values():
@@ -124,12 +128,19 @@ class _Binder:
                 late.append((name, computed, self.reader(operation, name, kind, self.plan.types[computed])))
             else:
                 settings[name] = self.setting(operation, name, arguments[0], kind, scope)
-        self.check_types(operation, op, settings, wires)
-        self.round_epsilon(operation, settings)
-        blocks = tuple(self.block(each, scope.nested()) for each in operation.blocks)
-        if bool(blocks) != (Blocks in kinds.values()):
-            raise self.error(operation, f"has {len(blocks)} nested blocks")
-        outputs = tuple(self.define(scope, value.name, value.type, operation, nested, op.exact) for value in operation.outputs)
+        found = self.found(op, wires)
+        self.check(operation, op, settings, found)
+        self.round_epsilon(operation, op, settings)
+        if operation.blocks and Blocks not in kinds.values():
+            raise self.error(operation, f"has {len(operation.blocks)} nested blocks")
+        blocks = self.nested(operation, found, scope) if Blocks in kinds.values() else ()
+        read = [dtype for each in found.values() for dtype in each] + [
+            self.plan.types[slot].dtype for each in blocks for slot in each.outputs
+        ]
+        outputs = tuple(
+            self.define(scope, value.name, value.type, operation, nested, signatures.only_moves(op, value.type.dtype, read))
+            for value in operation.outputs
+        )
         if operation.type == "classify":
             self.plan.classes = settings["classes"]
         ordered = sorted(wires.items(), key=lambda item: list(kinds).index(item[0]))
@@ -175,6 +186,17 @@ class _Binder:
                 raise self.error(operation, f"decodes to {array.dtype}{list(array.shape)}, the program declares {value.type}")
             self.define_constant(operation, index, Constant(value.type, array), scope)
 
+    def found(self, op: Op, wires: dict[str, Wire]) -> dict[str, list[str]]:
+        """Parameter -> the types of its tensors; 'first': those of the first there is."""
+        types = self.plan.types
+        kinds = parameters(op.function)
+        found = {
+            name: [signatures.held(types[slot]) if kinds[name] in (TensorList, Cell) else types[slot].dtype for slot in slots_of(wire)]
+            for name, wire in wires.items()
+        }
+        first = next((found[name] for name in kinds if found.get(name)), None)
+        return found if first is None else found | {"first": first}
+
     def check_parameters(self, operation: Operation, op: Op) -> None:
         known = [name for name in parameters(op.function) if name not in _RESERVED]
         unknown = sorted(set(operation.arguments) - set(known))
@@ -184,26 +206,27 @@ class _Binder:
         if missing:
             raise self.error(operation, f"required parameters are missing: {', '.join(missing)}")
 
-    def check_types(self, operation: Operation, op: Op, settings: dict[str, Any], wires: dict[str, Wire]) -> None:
-        """Every output has the type its rule gives; x and y, a and b, and all of `values` share one."""
-        found = {name: [self.plan.types[slot].dtype for slot in slots_of(wire)] for name, wire in wires.items()}
-        for group in _ALIKE if op.elementwise else _ALIKE[2:]:
-            dtypes = sorted({dtype for name in group for dtype in found.get(name, ())})
-            if len(dtypes) > 1:
-                raise self.error(operation, f"its tensors have types {', '.join(dtypes)}; they must share one")
-        found["first"] = next((found[name] for name in parameters(op.function) if found.get(name)), ["any"])
-        rules = op.gives * len(operation.outputs) if len(op.gives) == 1 else op.gives
-        if len(rules) < len(operation.outputs) or bool(op.gives) != bool(operation.outputs):
-            raise self.error(operation, f"has {len(operation.outputs)} outputs, its function gives {len(op.gives)}")
-        for rule, value in zip(rules, operation.outputs, strict=False):  # some ops give fewer outputs when asked to
-            expected = _expected(rule, found, defaults(op.function) | settings)
-            if value.type.dtype not in expected:
-                raise self.error(operation, f"declares output {value.type}, its function gives {' or '.join(sorted(expected))}")
+    def check(self, operation: Operation, op: Op, settings: dict[str, Any], found: signatures.Found) -> None:
+        try:
+            signatures.check_types(operation, op, found, defaults(op.function) | settings)
+        except ArtifactError as error:
+            raise self.error(operation, str(error)) from error
 
-    def round_epsilon(self, operation: Operation, settings: dict[str, Any]) -> None:
-        """From iOS17 an fp16 op may carry an fp32 epsilon, which an fp16 sum would not see: log(0 + 1e-45) is -inf there."""
-        if self.plan.mode == "as-typed" and "epsilon" in settings and operation.outputs[0].type.dtype == "fp16":
-            settings["epsilon"] = float(np.float16(settings["epsilon"]))
+    def nested(self, operation: Operation, found: signatures.Found, scope: _Scope) -> tuple[Routine, ...]:
+        """Binds the blocks of an op that has some."""
+        blocks = tuple(self.block(each, scope.nested()) for each in operation.blocks)
+        types = self.plan.types
+        try:
+            described = [([each.type for each in block.inputs], [types[slot] for slot in block.outputs]) for block in blocks]
+            signatures.check_blocks(operation, found, described)
+        except ArtifactError as error:
+            raise self.error(operation, str(error)) from error
+        return blocks
+
+    def round_epsilon(self, operation: Operation, op: Op, settings: dict[str, Any]) -> None:
+        """x + epsilon is one fp16 sum, whatever type epsilon has: log(0 + 1e-45) is -inf there. Norms add theirs to a wider sum."""
+        if operation.type in _SUMS and self.plan.mode == "as-typed" and operation.outputs[0].type.dtype == "fp16":
+            settings["epsilon"] = float(np.float16(settings.get("epsilon", defaults(op.function)["epsilon"])))
 
     def wire(self, operation: Operation | None, argument: Argument, scope: _Scope) -> int:
         """The slot of a tensor argument; a constant is decoded when first wired, once."""
@@ -267,62 +290,3 @@ def _definitions(block: Block) -> Any:
         yield from ((value.name, operation) for value in operation.outputs)
         for nested in operation.blocks:
             yield from _definitions(nested)
-
-
-def _expected(rule: str, found: dict[str, list[str]], settings: dict[str, Any]) -> frozenset[str]:
-    """The types a rule of op.py allows."""
-    groups = {"any": frozenset(DTYPES) | {"string", "list", "dictionary"}, "int": INTEGERS, "float": FLOATS, "bool": frozenset({"bool"})}
-    if rule.startswith("="):
-        return frozenset({settings[rule[1:]]})
-    dtypes = frozenset(found.get(rule, ("any",)))
-    return groups[rule] if rule in groups else groups["any"] if "any" in dtypes else dtypes
-
-
-@cache
-def parameters(function: Any) -> dict[str, Any]:
-    """Parameter -> its type, `X | None` taken as X."""
-    hints = {name: hint for name, hint in get_type_hints(function).items() if name != "return"}
-    unions = {name: get_args(hint)[0] for name, hint in hints.items() if isinstance(hint, types.UnionType)}
-    return hints | unions
-
-
-@cache
-def defaults(function: Any) -> dict[str, Any]:
-    """Parameter -> default, for those that have one."""
-    given = inspect.signature(function).parameters.items()
-    return {name: each.default for name, each in given if each.default is not inspect.Parameter.empty}
-
-
-def literal(constant: Constant, kind: Any) -> Any:
-    """A constant as the Python value a parameter of type `kind` takes. Raises ArtifactError when it is not one."""
-    value, dtype = constant.value, constant.type.dtype
-    if (kind is str and dtype == "string") or (kind == Labels and dtype == "list"):
-        return value
-    if isinstance(value, np.ndarray):
-        family = "bool" if dtype == "bool" else "int" if dtype in INTEGERS else "float"
-        rank = value.ndim
-        if rank == 0 and (kind.__name__ == family or (kind is float and family == "int")):
-            return kind(value)
-        if rank == 2 and (kind, family) == (Rows, "int"):
-            return tuple(tuple(row) for row in value.tolist())
-        if rank == 1 and (kind, family) in ((Ints, "int"), (Bools, "bool")):
-            return tuple(value.tolist())
-    raise ArtifactError(f"a constant {constant.type} cannot be its {getattr(kind, '__name__', kind)}")
-
-
-def computed_value(value: Tensor, name: str, kind: Any) -> Any:
-    """What `literal` does, for a parameter that the program computes."""
-    family = bool if value.dtype == torch.bool else float if value.is_floating_point() else int
-    wanted, rank = {Ints: (int, 1), Bools: (bool, 1)}.get(kind, (kind, 0))
-    if value.ndim == rank and (wanted is family or (wanted is float and family is int)):
-        return tuple(value.tolist()) if rank else kind(value.item())
-    raise ArtifactError(f"input {name!r} is computed as {value.dtype}{list(value.shape)}, which cannot be its {wanted.__name__}")
-
-
-def tensor(constant: Constant, mode: str) -> Any:
-    """A constant as a tensor in the mode's storage type: always a copy, so that the weight file can go."""
-    if not isinstance(constant.value, np.ndarray):
-        return constant.value
-    array = constant.value.astype(constant.value.dtype.newbyteorder("="))
-    wider = {"uint16": np.int32, "uint32": np.int64}.get(constant.type.dtype)
-    return torch.from_numpy(array if wider is None else array.astype(wider)).to(storage(constant.type.dtype, mode))

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from toolkit.errors import ArtifactError
 from toolkit.mil.batching import Call, Operand
-from toolkit.mil.binding import defaults
 from toolkit.mil.dtypes import DTYPES
 from toolkit.mil.limits import MAX_LIVE_ELEMENTS
 from toolkit.mil.plan import MISFITS, Plan, Routine, Step, measure, misfit, slots_of, storage
+from toolkit.mil.signatures import defaults
 
 
 def prove(plan: Plan) -> None:

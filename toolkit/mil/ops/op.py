@@ -11,13 +11,15 @@ from toolkit.mil import batching
 class Op:
     """One line of OPS.
 
-    gives: the type of each output, or of all of them: a parameter's name ("x": its type; "first": the first tensor's),
-        "bool", "int" (any integer type), "float" (any), "any", or "=dtype" (named by the parameter `dtype`). Empty: the op has no outputs.
+    gives: the type of each output, or of all of them: a parameter's name ("x": its type, "x or y": either's, "first": the first
+        tensor's; of a state or list, its elements'), "=dtype" (named by the parameter `dtype`), or a group of signatures.py:
+        "bool", "int" (any integer type), "float", "number", "list" …, "any". Empty: the op has no outputs.
     batch: when inputs may be stacked along axis 0 (batching.py). stretch: what parameters become for N of them.
     exact: results are values of the operands, or whole numbers that fp16 holds: rounding them would change nothing.
     dynamic: the output's shape depends on values, so it is only known after the call.
     bounded: results are never larger than the operands together. What is neither bounded nor elementwise is measured
         before it runs (meter.py): a small file must not ask for all the memory there is.
+    since: the iOS whose opset brought it, as its docstring says.
     """
 
     function: Callable[..., Any]
@@ -27,6 +29,7 @@ class Op:
     dynamic: bool = False
     bounded: bool = False
     stretch: batching.Stretch | None = None
+    since: int = 15
 
     @property
     def elementwise(self) -> bool:
