@@ -205,9 +205,9 @@ def flexible(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.parametrize(
     ("kind", "size", "words"),
     [
-        ("range", 6, r"^Size \(6\) of dimension \(1\) is not in allowed range \(3\.\.5\)$"),
-        ("range", 2, r"^Size \(2\) of dimension \(1\) is not in allowed range \(3\.\.5\)$"),
-        ("enumerated", 3, r"^MultiArray Shape \(1 x 3\) was not in enumerated set of allowed shapes$"),
+        ("range", 6, r"Size \(6\) of dimension \(1\) is not in allowed range \(3\.\.5\)"),
+        ("range", 2, r"Size \(2\) of dimension \(1\) is not in allowed range \(3\.\.5\)"),
+        ("enumerated", 3, r"MultiArray Shape \(1 x 3\) was not in enumerated set of allowed shapes"),
     ],
 )
 def test_a_shape_that_the_description_does_not_allow_is_refused_in_core_mls_words(flexible: Any, kind: str, size: int, words: str):

@@ -142,7 +142,7 @@ class _Binder:
             for value in operation.outputs
         )
         if operation.type == "classify":
-            self.plan.classes = settings["classes"]
+            self.plan.classes = self.classes(operation, settings["classes"], self.plan.types[slots_of(wires["probabilities"])[0]])
         ordered = sorted(wires.items(), key=lambda item: list(kinds).index(item[0]))
         return Step(operation, op, settings, partial(op.function, **settings), tuple(ordered), tuple(late), blocks, outputs)
 
@@ -205,6 +205,16 @@ class _Binder:
         missing = [name for name in known if name not in operation.arguments and name not in defaults(op.function)]
         if missing:
             raise self.error(operation, f"required parameters are missing: {', '.join(missing)}")
+
+    def classes(self, operation: Operation, labels: tuple[Any, ...], probabilities: Type) -> tuple[Any, ...]:
+        """The labels of `classify`: each once, or a dictionary would lose a probability; and one for each probability."""
+        if not all(isinstance(each, str | int) for each in labels):
+            raise self.error(operation, "a class label is neither text nor a whole number")
+        if len(set(labels)) != len(labels):
+            raise self.error(operation, f"label {next(each for each in labels if labels.count(each) > 1)!r} stands for several classes")
+        if probabilities.fixed and probabilities.elements != len(labels):
+            raise self.error(operation, f"{probabilities.elements} probabilities for {len(labels)} class labels")
+        return labels
 
     def check(self, operation: Operation, op: Op, settings: dict[str, Any], found: signatures.Found) -> None:
         try:

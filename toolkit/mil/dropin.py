@@ -16,6 +16,7 @@ import numpy as np
 from toolkit.errors import ArtifactError, ToolkitError
 from toolkit.mil._coremltools import import_coremltools
 from toolkit.mil.dtypes import INTEGERS
+from toolkit.mil.features import host_array
 
 MACOS = (15, 5)  # coremltools asks for the version before it offers a feature; states came with 15
 SPECIFICATION = 10  # iOS 26: the newest coremltools 9.0 writes; whether an opset is known is the evaluator's to say
@@ -104,22 +105,11 @@ def _converted(evaluator: Any, data: Mapping[str, Any]) -> dict[str, Any]:
         if feature is None or feature.color is not None:
             converted[name] = value
             continue
-        array = np.asarray(value)
-        _check_shape(feature, array.shape)
+        array = host_array(f"input {name!r}", value)
         if feature.type.dtype in INTEGERS and array.dtype.kind == "f":
             array = np.trunc(array)
         converted[name] = array.reshape(()) if feature.type.shape == () and array.shape == (1,) else array
     return converted
-
-
-def _check_shape(feature: Any, shape: tuple[int, ...]) -> None:
-    """Refuses in Core ML's words, for programs that look for them, what the evaluator would refuse in its own."""
-    if feature.shapes and shape not in feature.shapes:
-        raise RuntimeError(f"MultiArray Shape ({' x '.join(map(str, shape))}) was not in enumerated set of allowed shapes")
-    for axis, (size, (low, high)) in enumerate(zip(shape, feature.ranges, strict=False)):
-        if not low <= size <= (size if high is None else high):
-            allowed = f"{low}..{-1 if high is None else high}"
-            raise RuntimeError(f"Size ({size}) of dimension ({axis}) is not in allowed range ({allowed})")
 
 
 @contextmanager

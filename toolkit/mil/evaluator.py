@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
 
-from toolkit.errors import DataError
+from toolkit.errors import ArtifactError, DataError
 from toolkit.mil import mixed
 from toolkit.mil.binding import bind
 from toolkit.mil.features import (
@@ -18,6 +18,7 @@ from toolkit.mil.features import (
     default,
     encode,
     encode_many,
+    host_array,
     input_features,
     output_features,
     picture,
@@ -28,6 +29,8 @@ from toolkit.mil.packing import pack
 from toolkit.mil.plan import Plan, Routine, Target, execute, storage
 from toolkit.mil.program import load_program
 from toolkit.mil.prove import prove
+
+Inputs = Mapping[str, Any]
 
 
 class State:
@@ -43,7 +46,7 @@ class State:
     def write_state(self, name: str, value: Any) -> None:
         """Replaces what the state holds. Raises DataError when the shape is not the state's."""
         cell = self._cell(name)
-        array = np.asarray(value)
+        array = host_array(f"the value of state {name!r}", value)
         if array.shape != tuple(cell.value.shape):
             raise DataError(f"state {name!r} has shape {tuple(cell.value.shape)}, not {array.shape}.")
         cell.value = self._targets[name].settle(torch.tensor(array))
@@ -78,7 +81,10 @@ class ReferenceEvaluator:
         self.threads = threads
         self._plan: Plan = bind(program, mode)
         types = self._plan.types
-        self._pictures = output_features(program, {name: types[slot] for name, slot in self._plan.outputs.items()})
+        described = output_features(program, {name: types[slot] for name, slot in self._plan.outputs.items()})
+        self._pictures = {name: each for name, each in described.items() if each.color is not None}
+        names = {each.name for each in program.interface.output}
+        self._plan.outputs = {name: slot for name, slot in self._plan.outputs.items() if name in names}
         if keep_fp32:
             mixed.keep_fp32(self._plan, keep_fp32)
         prove(self._plan)
@@ -116,32 +122,64 @@ class ReferenceEvaluator:
         cells = {name: Cell(torch.zeros(each.type.sizes, dtype=storage(each.type.dtype, self.mode))) for name, each in self._states.items()}
         return State(cells, self._states)
 
-    def predict(self, inputs: Mapping[str, Any], state: State | None = None, intermediates: bool | Iterable[str] = False) -> dict[str, Any]:
+    @overload
+    def predict(self, inputs: Inputs, state: State | None = None, intermediates: bool | Iterable[str] = False) -> dict[str, Any]: ...
+
+    @overload
+    def predict(
+        self, inputs: list[Inputs], state: State | None = None, intermediates: bool | Iterable[str] = False
+    ) -> list[dict[str, Any]]: ...
+
+    def predict(
+        self, inputs: Inputs | list[Inputs], state: State | None = None, intermediates: bool | Iterable[str] = False
+    ) -> dict[str, Any] | list[dict[str, Any]]:
         """Outputs by name: arrays, the label, {label: probability}. Pictures go in as PIL images, the rest as arrays.
 
+        inputs: a dictionary; or, as MLModel.predict has it, a list of them, which gives a list of results.
         state: from `make_state`, for a stateful model; it is changed.
         intermediates: True, or names of values of the program, adds those values in the type the program declares.
         """
-        optional = {feature.name for feature in self.features if feature.default is not None}
-        names = {feature.name for feature in self.features}
-        if not names - optional <= set(inputs) <= names:
-            raise DataError(f"inputs are {sorted(inputs)}, the model takes {sorted(names)}: give exactly these.")
-        if self._states and state is None:
-            raise DataError("the model has state: give predict the state that make_state() returns.")
+        if isinstance(inputs, list):
+            return [self.predict(each, state, intermediates) for each in inputs]
+        tensors = self._encoded(inputs)
+        cells = self._cells(state)
         wanted = self._wanted(intermediates)
-        tensors = {each.name: encode(each, inputs[each.name]) if each.name in inputs else default(each) for each in self.features}
         with self._running():
-            slots = execute(self._plan, tensors, states=state.cells if state else None, keep=frozenset(wanted.values()))
+            slots = execute(self._plan, tensors, states=cells, keep=frozenset(wanted.values()))
         outputs = {name: self._output(name, slots, slot) for name, slot in self._plan.outputs.items()}
         return {name: self._intermediate(slots, slot) for name, slot in wanted.items()} | outputs
 
-    def predict_batch(self, inputs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def _encoded(self, inputs: Any) -> dict[str, torch.Tensor]:
+        """One set of inputs as tensors. Raises DataError unless they are exactly those that the model takes."""
+        optional = {feature.name for feature in self.features if feature.default is not None}
+        names = {feature.name for feature in self.features}
+        if not isinstance(inputs, Mapping):
+            raise DataError(f"inputs are a {type(inputs).__name__}; give a dictionary of {sorted(names)}, or a list of dictionaries.")
+        if not names - optional <= set(inputs) <= names:
+            raise DataError(f"inputs are {sorted(map(str, inputs))}, the model takes {sorted(names)}: give exactly these.")
+        return {each.name: encode(each, inputs[each.name]) if each.name in inputs else default(each) for each in self.features}
+
+    def _cells(self, state: State | None) -> Mapping[str, Cell] | None:
+        """The memory of `state`. Raises DataError unless it is one of this model's."""
+        if self._states and state is None:
+            raise DataError("the model has state: give predict the state that make_state() returns.")
+        if state is None:
+            return None
+        wanted = {name: each.type.sizes for name, each in self._states.items()}
+        given = {name: tuple(cell.value.shape) for name, cell in state.cells.items()} if isinstance(state, State) else state
+        if given != wanted:
+            raise DataError(f"the state is {given}, the model's is {wanted}: give predict what its own make_state() returns.")
+        return state.cells
+
+    def predict_batch(self, inputs: Iterable[Inputs]) -> list[dict[str, Any]]:
         """`predict` for each."""
         return [self.predict(each) for each in inputs]
 
     def predict_array(self, images: Any, batch_size: int = 64, intermediates: Iterable[str] = ()) -> dict[str, Array]:
         """Stacked inputs (N, …) of a model with one input, to stacked outputs: the fast path for a whole data set.
 
+        Pictures are planes in the order of the model's colour space: a model that takes BGR is given BGR here, while `predict` takes
+        a PIL picture, which is RGB, and turns it round.
         For a classifier the label output is an array of N labels and the probabilities are (N, classes) in the order of
         `class_labels`. Up to `batch_size` inputs go through at once where that is proved to be the same (see batching.py; the
         last bits of convolutions may differ), otherwise one by one. `intermediates`: values of the program to return as well.
@@ -160,7 +198,7 @@ class ReferenceEvaluator:
             for start in range(0, len(stacked), size):
                 chunk = stacked[start : start + size]
                 slots = execute(self._plan, {feature.name: chunk}, batch=len(chunk), keep=keep)
-                chunks.append({name: self._rows(slots, slot) for name, slot in named.items()})
+                chunks.append({name: self._rows(name, slots, slot, len(chunk)) for name, slot in named.items()})
         return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in named}
 
     @contextmanager
@@ -190,33 +228,42 @@ class ReferenceEvaluator:
         """As MLModel.predict: a dictionary of Python floats, a plain label, a picture, or an array."""
         value = slots[slot]
         if self._plan.types[slot].dtype == "dictionary":
-            return dict(zip(self.class_labels, value[0].tolist(), strict=True))
+            return dict(zip(self.class_labels, self._each_one_row(value)[0].tolist(), strict=True))
         if name in self._pictures:
             return picture(self._pictures[name], value)
         if not isinstance(value, torch.Tensor):
-            return value[0] if isinstance(value, list) else value
+            return self._each_one_row(value)[0] if isinstance(value, list) else value
         return decode(value, self._plan.types[slot]).copy()  # it may be a constant of the plan, or the caller's own input
 
-    def _rows(self, slots: list[Any], slot: int) -> Array:
-        """With the inputs along axis 0."""
-        value = slots[slot]
-        if isinstance(value, list):
-            return np.array(value)
-        type_ = self._plan.types[slot]
-        array: Array = value.numpy() if type_.dtype == "dictionary" else decode(value, type_)
-        stacked = type_.dtype == "dictionary" or (type_.shape or ())[:1] == (1,)
-        return array if stacked else array[None]
-
-    def _intermediate(self, slots: list[Any], slot: int) -> Any:
-        """In the declared type: as-typed fp16 values are held in float32 and go back without loss."""
+    def _rows(self, name: str, slots: list[Any], slot: int, count: int) -> Array:
+        """With the `count` inputs along axis 0; what depends on no input is the same for each."""
         value, type_ = slots[slot], self._plan.types[slot]
         if type_.dtype == "list":
-            return [None if each is None else each.numpy() for each in value.items]
+            raise DataError(f"{name!r} is a list, whose elements do not stack: use predict.")
+        if isinstance(value, list) or type_.dtype == "dictionary":  # what classify gives
+            labels: Array = np.asarray(self._each_one_row(value, count))
+            return labels
+        array = decode(value, type_)
+        rows = array if (type_.shape or ())[:1] == (1,) else array[None]
+        return rows if slot in self._plan.batched else np.repeat(rows, count, axis=0)
+
+    def _each_one_row(self, classified: Any, count: int = 1) -> Any:
+        if len(classified) != count:
+            raise ArtifactError(
+                f"the classifier gives {len(classified)} rows of probabilities for {count} inputs; one for each is defined."
+            )
+        return classified
+
+    def _intermediate(self, slots: list[Any], slot: int) -> Any:
+        """In the declared type: as-typed fp16 values are held in float32 and go back without loss. Always a copy."""
+        value, type_ = slots[slot], self._plan.types[slot]
+        if type_.dtype == "list":
+            return [None if each is None else each.numpy().copy() for each in value.items]
         if type_.dtype == "dictionary" or not isinstance(value, torch.Tensor):
             return self._output("", slots, slot)
         if self.mode == "as-typed" and type_.dtype == "fp16":
             return value.to(torch.float16).numpy()
-        return decode(value, type_) if value.ndim else value.numpy()
+        return (decode(value, type_) if value.ndim else value.numpy()).copy()
 
 
 def _op_types(routine: Routine) -> Iterator[str]:

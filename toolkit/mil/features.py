@@ -17,6 +17,7 @@ from toolkit.mil.program import Program, Type
 
 _COLORS = {10: "GRAYSCALE", 20: "RGB", 30: "BGR", 40: "GRAYSCALE_FLOAT16"}  # FeatureTypes.proto ColorSpace
 _PLANES = {"GRAYSCALE": ("L", 1), "RGB": ("RGB", 3), "BGR": ("RGB", 3), "GRAYSCALE_FLOAT16": ("F", 1)}  # PIL mode, planes
+_FLOAT, _INT = 0x10000, 0x20000  # the kind of ArrayFeatureType.ArrayDataType; the lower bits are its width
 Array = np.ndarray[Any, Any]
 Range = tuple[int, int | None]  # an axis: at least, at most (None: no limit)
 
@@ -46,14 +47,14 @@ class Feature:
             raise DataError(f"input {self.name!r} has shape {shape}, the model takes {self.type}.")
         for axis, (size, (low, high)) in enumerate(zip(shape, self.ranges, strict=False)):
             if size < low or (high is not None and size > high):
-                bounds = f"{low}..{'' if high is None else high}"
+                bounds = f"{low}..{-1 if high is None else high}"
                 raise DataError(f"input {self.name!r}: Size ({size}) of dimension ({axis}) is not in allowed range ({bounds}).")
 
 
 def input_features(program: Program) -> tuple[Feature, ...]:
     """The program's inputs with what the model description says of them. Raises ArtifactError when the two differ."""
     declared = {value.name: value.type for value in program.inputs if value.type.dtype != "state"}
-    return _features(program, "inputs", program.interface.input, declared)
+    return _features(program, program.interface.input, declared)
 
 
 def state_types(program: Program) -> dict[str, Type]:
@@ -66,20 +67,25 @@ def state_types(program: Program) -> dict[str, Type]:
 
 
 def output_features(program: Program, types: Mapping[str, Type]) -> dict[str, Feature]:
-    """The described outputs. Raises ArtifactError when one is not computed. `types`: of what the program returns."""
-    for each in program.interface.output:
-        if each.name not in types:
-            raise ArtifactError(f"{program.path}: output {each.name!r} is described but not in the program. Damaged.")
-    pictures = [each for each in program.interface.output if each.type.WhichOneof("Type") == "imageType"]
-    found = _features(program, "outputs", pictures, {each.name: types[each.name] for each in pictures})
-    return {feature.name: feature for feature in found}
+    """The described outputs that are arrays or pictures. `types`: of what the program returns.
+
+    Raises ArtifactError when one is not computed, or is not what it is described as; what is not described is not returned.
+    """
+    described = {each.name: each.type for each in program.interface.output}
+    if not described:
+        raise ArtifactError(f"{program.path}: the description names no output. The file is damaged: export the model again.")
+    for name in described:
+        if name not in types:
+            raise ArtifactError(f"{program.path}: output {name!r} is described but not in the program. Damaged.")
+    arrays = {name: each for name, each in described.items() if each.WhichOneof("Type") in ("multiArrayType", "imageType")}
+    return {name: _feature(program, name, each, types[name]) for name, each in arrays.items() if types[name].dtype in DTYPES}
 
 
-def _features(program: Program, what: str, described: Any, declared: Mapping[str, Type]) -> tuple[Feature, ...]:
+def _features(program: Program, described: Any, declared: Mapping[str, Type]) -> tuple[Feature, ...]:
     by_name = {each.name: each.type for each in described}
     if set(by_name) != set(declared):
         raise ArtifactError(
-            f"{program.path}: the description names {what} {sorted(by_name)}, the program {sorted(declared)}. "
+            f"{program.path}: the description names inputs {sorted(by_name)}, the program {sorted(declared)}. "
             "The file is damaged: export the model again."
         )
     return tuple(_feature(program, name, by_name[name], declared[name]) for name in declared)
@@ -90,7 +96,7 @@ def _feature(program: Program, name: str, described: Any, declared: Type) -> Fea
     if declared.dtype not in DTYPES:
         raise ArtifactError(f"{program.path}: {name!r} is {declared} in the program, not numbers. The file is damaged.")
     if kind == "multiArrayType":
-        return _array_feature(name, described.multiArrayType, declared)
+        return _array_feature(program, name, described.multiArrayType, declared)
     if kind != "imageType":
         raise ArtifactError(f"{program.path}: {name!r} is a {kind}, which an ML Program does not take or return.")
     image = described.imageType
@@ -107,8 +113,18 @@ def _feature(program: Program, name: str, described: Any, declared: Type) -> Fea
     return Feature(name, declared, color)
 
 
-def _array_feature(name: str, array: Any, declared: Type) -> Feature:
+def _array_feature(program: Program, name: str, array: Any, declared: Type) -> Feature:
+    """Core ML converts between float types, and coremltools describes a scalar as [1] or as nothing; else the two must agree."""
     kind = array.WhichOneof("ShapeFlexibility")
+    shape = tuple(array.shape)
+    is_float, is_int = bool(array.dataType & _FLOAT), bool(array.dataType & _INT)
+    if (is_float and declared.dtype in INTEGERS) or (is_int and declared.dtype in FLOATS):
+        what = "floats" if is_float else "integers"
+        raise ArtifactError(f"{program.path}: {name!r} is described as {what}, the program has {declared}. Export the model again.")
+    if shape and not declared.allows(shape) and (shape, declared.shape) != ((1,), ()):
+        raise ArtifactError(
+            f"{program.path}: {name!r} is described with shape {shape}, the program has {declared}. Export the model again."
+        )
     default = array.WhichOneof("defaultOptionalValue")
     return Feature(
         name,
@@ -137,9 +153,20 @@ def encode(feature: Feature, value: Any) -> torch.Tensor:
         planes = _planes(feature, value)
         feature.check_shape(planes.shape)
         return torch.from_numpy(planes)
-    array = np.asarray(value)
+    array = host_array(f"input {feature.name!r}", value)
     feature.check_shape(array.shape)
     return torch.from_numpy(_numbers(feature, array))
+
+
+def host_array(what: str, value: Any) -> Array:
+    """`value` as an array of numbers. Raises DataError, naming `what` it is for, for ragged lists, text and tensors with a gradient."""
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise DataError(f"{what} is no array: {error}") from error
+    if array.dtype.kind not in "fiub":
+        raise DataError(f"{what} has type {array.dtype}, not numbers.")
+    return array
 
 
 def default(feature: Feature) -> torch.Tensor:
@@ -149,8 +176,8 @@ def default(feature: Feature) -> torch.Tensor:
 
 
 def encode_many(feature: Feature, value: Any) -> torch.Tensor:
-    """N stacked inputs (N, …) as one tensor. For pictures: (N, planes, H, W), whole numbers 0..255."""
-    array = np.asarray(value)
+    """N stacked inputs (N, …) as one tensor. For pictures: (N, planes, H, W), whole numbers 0..255, planes in the model's own order."""
+    array = host_array(f"input {feature.name!r}", value)
     shape = feature.type.shape or ()
     if shape[:1] != (1,):
         raise DataError(f"input {feature.name!r} has type {feature.type}: no leading axis of 1 to stack along.")
@@ -172,13 +199,13 @@ def _planes(feature: Feature, picture: Any) -> Array:
     want, planes = _PLANES[feature.color]
     if mode is None or size is None or not hasattr(picture, "convert"):
         raise DataError(f"input {feature.name!r} takes a PIL picture, not {type(picture).__name__}.")
-    if mode != want and not (want == "RGB" and mode == "RGBA"):  # Core ML ignores alpha
+    if mode != want:
         raise DataError(f"input {feature.name!r} takes a picture of mode {want}, not {mode}: use .convert({want!r}).")
     width, height = size
     if not feature.type.allows((1, planes, height, width)):
         fixed = feature.type.shape or (None,) * 4
         raise DataError(f"input {feature.name!r} takes {fixed[-1]}x{fixed[-2]} pixels, not {size}. Nothing is resized here.")
-    pixels = np.asarray(picture, dtype=np.float32).reshape(height, width, -1)[..., :planes]
+    pixels = np.array(picture, dtype=np.float32).reshape(height, width, planes)  # a copy: PIL's own memory is read-only
     if feature.color == "BGR":
         pixels = pixels[..., ::-1]
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))[None]
@@ -186,11 +213,10 @@ def _planes(feature: Feature, picture: Any) -> Array:
 
 def _numbers(feature: Feature, array: Array) -> Array:
     """Numbers of the kind the program takes; fractions are not quietly cut off for an integer input."""
-    if array.dtype.kind not in "fiub":
-        raise DataError(f"input {feature.name!r} has type {array.dtype}, not numbers.")
     if feature.type.dtype in FLOATS:
         return np.require(array, np.float64 if array.dtype.itemsize > 4 else np.float32, ["C", "W"])
-    whole = array.astype(DTYPES[feature.type.dtype].numpy)
+    with np.errstate(invalid="ignore"):  # NaN, and what is too large, differ afterwards
+        whole = array.astype(DTYPES[feature.type.dtype].numpy)
     if not np.array_equal(whole, array):
         raise DataError(f"input {feature.name!r} takes {feature.type.dtype}; some values do not fit that type.")
     return whole.astype({"uint16": np.int32, "uint32": np.int64}.get(feature.type.dtype, whole.dtype))
@@ -207,13 +233,16 @@ def decode(value: torch.Tensor, type_: Type) -> Array:
 def picture(feature: Feature, value: torch.Tensor) -> Any:
     """An output that is described as a picture: RGBA (as Core ML returns colour), L, or F for GRAYSCALE_FLOAT16.
 
-    Values are clamped to 0..255 and rounded half to even; how Apple's conversion rounds is not documented.
+    Values are clamped to 0..255 and rounded half to even; how Apple's conversion rounds is not documented. What it makes of NaN
+    is not either: raises ArtifactError.
     """
     from PIL import Image
 
     planes = value.float().numpy()[0]
     if feature.color == "GRAYSCALE_FLOAT16":
         return Image.fromarray(planes[0])
+    if np.isnan(planes).any():
+        raise ArtifactError(f"output {feature.name!r} is a picture, and some of its values are NaN. Look at the program's intermediates.")
     pixels = np.rint(planes.clip(0, 255)).astype(np.uint8)
     if feature.color == "GRAYSCALE":
         return Image.fromarray(pixels[0])

@@ -39,6 +39,12 @@ def open_package(path: str | Path) -> Package:
     root = Path(path)
     if root.is_file():
         return Package(root.parent, root)
+    if not root.exists():
+        raise ArtifactError(f"{root}: there is nothing at this path. Give a .mlpackage folder or a .mlmodel file.")
+    if (root / "coremldata.bin").is_file() or root.suffix == ".mlmodelc":
+        raise ArtifactError(
+            f"{root}: a model compiled for Apple's devices (.mlmodelc), not a program. Give the .mlpackage it was made from."
+        )
     manifest_path = root / "Manifest.json"
     if not manifest_path.is_file():
         raise ArtifactError(f"{root}: no Manifest.json, so this is not a .mlpackage folder. Give the folder itself, or a .mlmodel file.")
