@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from toolkit.mil import batching
+from toolkit.mil import ReferenceEvaluator, batching
 from toolkit.mil.batching import Call, Operand
 from toolkit.mil.binding import defaults, parameters
 from toolkit.mil.ops.table import OPS
@@ -217,3 +217,23 @@ def test_what_mixes_or_moves_axis_0_is_not_batched(number: int) -> None:
     rank = max(rank, *(len(shape) for shape in operands.values())) if op == "add" else rank
     call = call_of(op, operands, settings, ((1,) + (2,) * (rank - 1),))
     assert not OPS[op].batch(call)
+
+
+def test_a_mask_is_told_from_a_shared_key_by_its_name() -> None:
+    """key and mask have the same shape here and neither is batched: only the mask may be shared."""
+    shape = (1, 4, 4)
+    call = Call({name: (Operand(shape, name == "query"),) for name in ("query", "key", "value", "attn_mask")}, {}, (shape,))
+    assert not batching.attention(call)
+
+
+def test_random_values_are_drawn_for_each_input(build: Any) -> None:
+    """Even where no input reaches the op, one draw for a whole stack would be the same for all."""
+    from coremltools.converters.mil import Builder as mb
+
+    def program(x: Any) -> Any:
+        return mb.add(x=x, y=mb.random_normal(shape=np.array([1, 2], np.int32), mean=0.0, stddev=1.0, seed=-1))
+
+    evaluator = ReferenceEvaluator(build(program, (1, 2)))
+    assert "random_normal" in str(evaluator.why_not_batched)
+    (rows,) = evaluator.predict_array(np.zeros((3, 2))).values()
+    assert len(np.unique(rows)) == 6

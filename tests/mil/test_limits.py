@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from toolkit.errors import ArtifactError
+from tests.mil.raw import Name, write
+from toolkit.errors import ArtifactError, DataError
 from toolkit.mil import ReferenceEvaluator
 from toolkit.mil._proto import model_pb2
 from toolkit.mil.ops import control
 from toolkit.mil.ops.table import OPS
+from toolkit.mil.ops.types import TensorList
 
 Build = Callable[..., Path]
 X = (1, 2, 4, 4)
@@ -141,3 +144,85 @@ def test_a_list_where_a_number_is_wanted_is_refused(build: Build) -> None:
 
     with pytest.raises(ArtifactError, match="'index' is computed, as list of"):
         ReferenceEvaluator(edit(build(program, (1,)), swap))
+
+
+def grown() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def test_gathering_a_large_blank_is_refused_at_no_cost() -> None:
+    """Sixteen times the same zeros of 2^28 elements, of which nobody holds one."""
+    ls = TensorList((None,), torch.zeros(()).expand(2**28))
+    before = grown()
+    with pytest.raises(ArtifactError, match=r"16 elements of \[268435456\]: more than"):
+        control.list_gather(ls, (0,) * 16)
+    assert grown() - before < 500_000
+
+
+@pytest.mark.parametrize("ios", [15, 17])
+def test_boxes_of_many_images_are_refused_at_no_cost(ios: int) -> None:
+    boxes, scores = torch.ones(2048, 1, 4), torch.ones(2048, 1, 1)
+    before = grown()
+    with pytest.raises(ArtifactError, match="for each of 2048 images: more than"):
+        OPS["non_maximum_suppression"].function(
+            boxes.mT if ios == 17 else boxes, scores.mT if ios == 17 else scores, iou_threshold=0.5, max_boxes=2**20, ios=ios
+        )
+    assert grown() - before < 500_000
+
+
+def test_elements_of_lists_are_alive(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop that writes another value each round into a list."""
+    mb = _mb()
+    monkeypatch.setattr("toolkit.mil.plan.MAX_LIVE_ELEMENTS", 1000)
+
+    def program(rounds: int) -> Callable[[Any], Any]:
+        def body(x: Any) -> Any:
+            ls = mb.make_list(init_length=1, elem_shape=(32,), dtype="fp32", dynamic_length=True)
+            _, ls, _ = mb.while_loop(
+                _cond=lambda i, ls, v: mb.less(x=i, y=rounds),
+                _body=lambda i, ls, v: (mb.add(x=i, y=1), mb.list_write(ls=ls, index=i, value=mb.mul(x=v, y=2.0)), mb.mul(x=v, y=3.0)),
+                loop_vars=(0, ls, x),
+            )
+            return mb.list_length(ls=ls)
+
+        return body
+
+    assert next(iter(ReferenceEvaluator(build(program(20), (32,))).predict({"x": np.ones(32)}).values())).tolist() == [20]
+    with pytest.raises(ArtifactError, match="elements alive, more than 1000"):
+        ReferenceEvaluator(build(program(40), (32,))).predict({"x": np.ones(32)})
+
+
+def test_a_list_does_not_keep_what_its_elements_were_cut_from() -> None:
+    written = control.list_write(TensorList((), None), 0, torch.zeros(1000)[:1])
+    assert written.items[0] is not None
+    assert written.items[0].untyped_storage().nbytes() == 4
+
+
+def test_states_count_as_well(tmp_path: Path) -> None:
+    states = [(f"s{index}", "state:fp16", (2**28,)) for index in range(20)]
+    path = write(tmp_path, [("x", "fp16", (2,)), *states], [("relu", {"x": Name("x")}, [("y", "fp16", (2,))])], ["y"], opset=18)
+    with pytest.raises(ArtifactError, match="elements alive at the start, more than"):
+        ReferenceEvaluator(path)
+
+
+def test_no_more_inputs_are_stacked_than_fit(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stack shrinks; one input and what is asked for beside it must fit."""
+    mb = _mb()
+    evaluator = ReferenceEvaluator(build(lambda x: mb.tanh(x=mb.relu(x=x, name="a")), (1, 32)))
+    monkeypatch.setattr("toolkit.mil.plan.MAX_LIVE_ELEMENTS", 1000)
+    sizes: list[int] = []
+    tanh = OPS["tanh"].function
+
+    def watched(x: torch.Tensor) -> Any:
+        sizes.append(len(x))
+        return tanh(x)
+
+    (step,) = (each for each in evaluator._plan.routine.steps if each.operation.type == "tanh")
+    step.call = watched
+    evaluator._plan.fast = None
+    (result,) = evaluator.predict_array(np.zeros((25, 32))).values()
+    assert result.shape == (25, 32)
+    assert max(sizes) * evaluator._plan.peak <= 1000 < (max(sizes) + 1) * evaluator._plan.peak
+    monkeypatch.setattr("toolkit.mil.plan.MAX_LIVE_ELEMENTS", evaluator._plan.peak)
+    with pytest.raises(DataError, match="1 intermediates do not fit in memory together"):
+        evaluator.predict({"x": np.zeros((1, 32))}, intermediates=["a"])

@@ -98,8 +98,8 @@ def matmul(call: Call) -> bool:
 
 def attention(call: Call) -> bool:
     """query, key, value [B, …, L, E]: axis 0 is a batch axis, and the mask broadcasts over it."""
-    masks = call.operands.get("attn_mask", ())
-    return len(call.output) >= 3 and all(each.batched for each in call.everything if each not in masks) and broadcast(call)
+    shared = any(not each.batched for name, group in call.operands.items() if name != "attn_mask" for each in group)
+    return len(call.output) >= 3 and not shared and broadcast(call)
 
 
 def einsum(call: Call) -> bool:

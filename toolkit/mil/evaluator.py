@@ -24,6 +24,7 @@ from toolkit.mil.features import (
     picture,
     state_types,
 )
+from toolkit.mil.limits import MAX_LIVE_ELEMENTS
 from toolkit.mil.ops.types import Cell
 from toolkit.mil.packing import pack
 from toolkit.mil.plan import Plan, Routine, Target, execute, storage
@@ -181,8 +182,9 @@ class ReferenceEvaluator:
         Pictures are planes in the order of the model's colour space: a model that takes BGR is given BGR here, while `predict` takes
         a PIL picture, which is RGB, and turns it round.
         For a classifier the label output is an array of N labels and the probabilities are (N, classes) in the order of
-        `class_labels`. Up to `batch_size` inputs go through at once where that is proved to be the same (see batching.py; the
-        last bits of convolutions may differ), otherwise one by one. `intermediates`: values of the program to return as well.
+        `class_labels`. Up to `batch_size` inputs, as many as fit in memory, go through at once where that is proved to be the same
+        (see batching.py; the last bits of convolutions may differ), otherwise one by one. `intermediates`: values of the program
+        to return as well.
         """
         if len(self.features) != 1 or self._states:
             raise DataError(f"predict_array takes one input and no state, the model has {len(self.features)} inputs: use predict_batch.")
@@ -190,8 +192,8 @@ class ReferenceEvaluator:
             raise ValueError(f"batch_size is {batch_size}; give at least 1")
         feature = self.features[0]
         stacked = encode_many(feature, images)
-        size = 1 if self.why_not_batched else batch_size
         wanted = self._wanted(list(intermediates))
+        size = min(batch_size, self._plan.room(wanted.values()))
         named, keep = wanted | self._plan.outputs, frozenset(wanted.values())
         chunks: list[dict[str, Array]] = []
         with self._running():
@@ -216,13 +218,16 @@ class ReferenceEvaluator:
 
     def _wanted(self, intermediates: bool | Iterable[str]) -> dict[str, int]:
         values = self._plan.values
-        if isinstance(intermediates, bool):
-            return values if intermediates else {}
-        names = list(intermediates)
+        names = (list(values) if intermediates else []) if isinstance(intermediates, bool) else list(intermediates)
         unknown = [name for name in names if name not in values]
         if unknown:
             raise DataError(f"the program computes no {', '.join(unknown)}; it computes {', '.join(values)}.")
-        return {name: values[name] for name in names}
+        wanted = {name: values[name] for name in names}
+        if self._plan.room(wanted.values()) < 1:
+            raise DataError(
+                f"{len(names)} intermediates do not fit in memory together, more than {MAX_LIVE_ELEMENTS} numbers: ask for fewer."
+            )
+        return wanted
 
     def _output(self, name: str, slots: list[Any], slot: int) -> Any:
         """As MLModel.predict: a dictionary of Python floats, a plain label, a picture, or an array."""

@@ -4,7 +4,7 @@ Three modes say what a number is. `exact`: float64 wherever the program says flo
 `as-typed`: computed in float32, then rounded to the type the program declares; fp16 overflows to inf, as fp16 does.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,6 +18,7 @@ from toolkit.errors import ArtifactError
 from toolkit.mil.dtypes import FLOATS
 from toolkit.mil.limits import MAX_ELEMENTS, MAX_LIVE_ELEMENTS
 from toolkit.mil.ops.op import Op
+from toolkit.mil.ops.types import TensorList
 from toolkit.mil.program import Operation, Type
 
 MODES = ("as-typed", "fp32", "exact")
@@ -118,6 +119,15 @@ class Plan:
     constexpr: set[str] = field(default_factory=set)  # the ops that were decoded at load
     batched: set[int] = field(default_factory=set)  # the slots whose axis 0 grows with the batch
     why_not_batched: str | None = None
+    constants: int = 0  # elements of all constants
+    peak: int = 0  # most other elements alive at once, for one input
+    largest: int = 0  # elements of the largest value that grows with the batch
+
+    def room(self, kept: Iterable[int] = ()) -> int:
+        """How many inputs may go through at once so that their values, those in the slots `kept` all along, fit in memory; or 0."""
+        each = self.peak + sum(self.types[slot].elements for slot in kept)
+        fit = min((MAX_LIVE_ELEMENTS - self.constants) // max(1, each), MAX_ELEMENTS // max(1, self.largest))
+        return min(fit, 1) if self.why_not_batched else fit
 
 
 def execute(
@@ -200,6 +210,8 @@ class _Run:
     def checked(self, step: Step, target: Target, result: Any) -> Any:
         """The result in its declared type; raises ArtifactError when its shape or kind is not the declared one."""
         if target.storage is None or not isinstance(result, Tensor):  # a list, or what classify gives
+            if isinstance(result, TensorList):
+                self.check_memory(result)
             return result
         shape = target.type.shape
         if self.batch > 1 and target.slot in self.plan.batched:
@@ -211,10 +223,19 @@ class _Run:
                 self.check_memory(result)
         return target.settle(result)
 
-    def check_memory(self, result: Tensor) -> None:
-        alive = sum(value.numel() for value in self.slots if isinstance(value, Tensor)) + result.numel()
-        if alive > MAX_LIVE_ELEMENTS:
-            raise ArtifactError(f"{alive} elements alive, more than {MAX_LIVE_ELEMENTS}. The file is damaged, or too large")
+    def check_memory(self, result: Any) -> None:
+        """Refuses what would not fit beside all that is alive. Lists share elements, so those are only told apart where it matters."""
+        alive = [*self.slots, result]
+        if (
+            sum(value.numel() if isinstance(value, Tensor) else value.elements for value in alive if isinstance(value, Tensor | TensorList))
+            <= MAX_LIVE_ELEMENTS
+        ):
+            return
+        tensors = [value for value in alive if isinstance(value, Tensor)]
+        tensors += [each for value in alive if isinstance(value, TensorList) for each in value.items if each is not None]
+        total = sum({id(each): each.numel() for each in tensors}.values())
+        if total > MAX_LIVE_ELEMENTS:
+            raise ArtifactError(f"{total} elements alive, more than {MAX_LIVE_ELEMENTS}. The file is damaged, or too large")
 
 
 def misfit(shape: torch.Size, declared: Type) -> str:

@@ -1,5 +1,6 @@
 """What is proved of a plan at load, before it ever runs: its shapes, its memory, and whether inputs may be stacked."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,16 +15,19 @@ from toolkit.mil.signatures import defaults
 
 
 def prove(plan: Plan) -> None:
-    """Fills in `frees`, `checked` and `why_not_batched`. Raises ArtifactError for shapes that do not fit, or not into memory."""
+    """Fills in `frees`, `checked`, `why_not_batched` and the sizes. Raises ArtifactError for shapes that do not fit, or not into memory."""
     add_liveness(plan, plan.routine)
     kept = _constants(plan)
-    constants = sum(plan.types[slot].elements for slot in kept)
-    _peak(plan, plan.routine, constants + sum(target.type.elements for target in plan.routine.inputs))
+    plan.constants = sum(plan.types[slot].elements for slot in kept)
+    states = sum(type_.element.elements for type_ in (plan.types[slot] for slot in plan.states.values()) if type_.element is not None)
+    inputs = sum(target.type.elements for target in plan.routine.inputs)
+    plan.peak = _peak(plan, plan.routine, plan.constants + states + inputs) - plan.constants
     _check(plan, plan.routine)
     plan.batched = {target.slot for target in plan.routine.inputs if (target.type.shape or ())[:1] == (1,)}
     plan.why_not_batched = _why_not_batched(plan)
     if plan.why_not_batched:
         plan.batched = set()
+    plan.largest = max((plan.types[slot].elements for slot in plan.batched), default=0)
 
 
 def _constants(plan: Plan) -> set[int]:
@@ -53,18 +57,25 @@ def _add_liveness(routine: Routine, kept: set[int]) -> None:
         step.frees = tuple(frees.get(index, ()))
 
 
-def _peak(plan: Plan, routine: Routine, live: int) -> None:
-    """Refuses programs whose values would not fit in memory together. Values of unknown length are counted when they exist."""
+def _peak(plan: Plan, routine: Routine, live: int) -> int:
+    """The most elements alive at once. Values of unknown length are counted when they exist. Raises ArtifactError for too many."""
+    peak = _fits(plan, live, "the start")
     for step in routine.steps:
         live += sum(target.type.elements for target in step.outputs)
-        if live > MAX_LIVE_ELEMENTS:
-            raise ArtifactError(
-                f"{plan.path}: {live} elements alive at {step.operation}, more than {MAX_LIVE_ELEMENTS}. "
-                "The file is damaged, or too large for this evaluator."
-            )
+        peak = max(peak, _fits(plan, live, str(step.operation)))
         for block in step.blocks:
-            _peak(plan, block, live + sum(target.type.elements for target in block.inputs))
+            peak = max(peak, _peak(plan, block, live + sum(target.type.elements for target in block.inputs)))
         live -= sum(plan.types[slot].elements for slot in step.frees)
+    return peak
+
+
+def _fits(plan: Plan, live: int, where: str) -> int:
+    if live > MAX_LIVE_ELEMENTS:
+        raise ArtifactError(
+            f"{plan.path}: {live} elements alive at {where}, more than {MAX_LIVE_ELEMENTS}. "
+            "The file is damaged, or too large for this evaluator."
+        )
+    return live
 
 
 def _check(plan: Plan, routine: Routine) -> None:
@@ -116,6 +127,8 @@ def _why_not_batched(plan: Plan) -> str | None:
         return "the model has state: each input may change what the next one sees"
     if plan.batched != inputs or not inputs:
         return "an input has no leading axis of length 1"
+    if drawn := next((step for step in _steps(plan.routine) if step.operation.type.startswith("random_")), None):
+        return f"{drawn.operation} draws anew for each input"
     for step in plan.routine.steps:
         if plan.batched.isdisjoint(step.reads()):
             continue
@@ -125,6 +138,14 @@ def _why_not_batched(plan: Plan) -> str | None:
     if not plan.batched.issuperset(plan.outputs.values()):
         return "an output does not depend on the inputs"
     return None
+
+
+def _steps(routine: Routine) -> Iterator[Step]:
+    """All of them, nested blocks included."""
+    for step in routine.steps:
+        yield step
+        for block in step.blocks:
+            yield from _steps(block)
 
 
 def _batchable(step: Step, plan: Plan) -> bool:

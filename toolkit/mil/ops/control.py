@@ -66,7 +66,10 @@ def list_gather(ls: TensorList, indices: Ints) -> Tensor:
     """The elements at `indices` stacked: [len(indices), *element]. iOS15/control_flow.py"""
     if not indices:
         raise ArtifactError("no indices: the shape of the elements is not known")
-    return torch.stack([_element(ls, index) for index in indices])
+    elements = [_element(ls, index) for index in indices]
+    if sum(each.numel() for each in elements) > MAX_ELEMENTS:
+        raise ArtifactError(f"{len(elements)} elements of {list(elements[0].shape)}: more than {MAX_ELEMENTS} numbers")
+    return torch.stack(elements)
 
 
 def list_scatter(ls: TensorList, indices: Ints, value: Tensor) -> TensorList:
@@ -107,9 +110,18 @@ def _written(ls: TensorList, items: list[tuple[int, Tensor]]) -> TensorList:
     if not all(0 <= index < MAX_ITERATIONS for index in indices):
         raise ArtifactError(f"indices {indices[:8]} are not 0..{MAX_ITERATIONS - 1}")
     written = [*ls.items, *[None] * (max(indices, default=-1) + 1 - len(ls.items))]
+    elements = ls.elements
     for index, value in items:
-        written[index] = value
-    return TensorList(tuple(written), torch.zeros_like(items[0][1]) if items else ls.blank)
+        before = written[index]
+        elements += value.numel() - (0 if before is None else before.numel())
+        written[index] = _owned(value)
+    blank = items[0][1].new_zeros(()).expand(items[0][1].shape) if items else ls.blank
+    return TensorList(tuple(written), blank, elements)
+
+
+def _owned(value: Tensor) -> Tensor:
+    """`value`, but not as a view that would keep something far larger alive."""
+    return value if value.untyped_storage().nbytes() <= 2 * value.nbytes else value.clone()
 
 
 def _element(ls: TensorList, index: int) -> Tensor:

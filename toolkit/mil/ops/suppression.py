@@ -5,6 +5,7 @@ import math
 import torch
 
 from toolkit.errors import ArtifactError
+from toolkit.mil.limits import MAX_ELEMENTS
 from toolkit.mil.ops.types import Tensor
 
 
@@ -29,6 +30,8 @@ def non_maximum_suppression(
     if ios >= 17:
         boxes, scores = boxes.mT, scores.mT
     batch, _, classes = scores.shape
+    if batch * max_boxes * (4 + classes) > MAX_ELEMENTS:
+        raise ArtifactError(f"{max_boxes} boxes with {classes} scores for each of {batch} images: more than {MAX_ELEMENTS} numbers")
     kept_boxes, kept_scores = boxes.new_zeros(batch, max_boxes, 4), scores.new_zeros(batch, max_boxes, classes)
     indices, counts = torch.full((batch, max_boxes), -1), torch.zeros(batch, dtype=torch.int64)
     for image in range(batch):

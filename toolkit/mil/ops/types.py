@@ -23,10 +23,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class TensorList:
-    """A list of tensors, None where nothing was written yet; `blank` is what is read there. Never changed in place."""
+    """A list of tensors, None where nothing was written yet; `blank` is what is read there. Never changed in place.
+
+    elements: of all items together, kept along because counting them anew for each write would take too long.
+    """
 
     items: tuple[Tensor | None, ...]
     blank: Tensor | None
+    elements: int = 0
 
 
 Tensors = tuple[Tensor, ...]
