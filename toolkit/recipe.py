@@ -63,8 +63,6 @@ class Train(Part):
     rotate: float = Field(0.0, ge=0, le=45, description="degrees: random rotation each way")
     scale: float = Field(0.0, ge=0, lt=0.5, description="share of 1: random size, from 1 - scale to 1 + scale")
     shear: float = Field(0.0, ge=0, le=30, description="degrees: random slant each way")
-    start_size: int | None = Field(None, ge=8, le=512, description="pixels a side that the network sees at first; None: preprocess.size")
-    start_share: float = Field(0.5, gt=0, lt=1, description="share of the steps, at the start, that are taken at start_size")
     plain_end: float = Field(0.0, ge=0, le=1, description="share of the steps, at the end, that take the images as they are")
     flip: bool = Field(False, description="random horizontal flips; they turn most digits into non-digits")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the moving average of weights and batch-norm statistics; 0: the last weights")

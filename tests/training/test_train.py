@@ -15,7 +15,7 @@ from toolkit.checkpoint import Checkpoint
 from toolkit.data import load
 from toolkit.devices import BACKENDS
 from toolkit.errors import DeviceError, ToolkitError
-from toolkit.networks import Classifier, build
+from toolkit.networks import build
 from toolkit.recipe import Recipe, Train
 from toolkit.training.evaluate import count_correct
 from toolkit.training.loop import Run, steps_per_epoch
@@ -253,26 +253,3 @@ def test_bf16_trains(fresh, short, weights_of):
     short(fresh, "train.epochs=1", 'train.autocast="bf16"')
     assert {tensor.dtype for name, tensor in weights_of(fresh).items() if "num_batches" not in name} == {torch.float32}
     assert not same(plain, weights_of(fresh))
-
-
-def test_a_run_begins_with_fewer_pixels_and_ends_with_the_models_own():
-    seen: list[int] = []
-
-    class Spy(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.head = torch.nn.Linear(1, 3)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            seen.append(x.shape[-1])
-            return self.head(x.mean((2, 3)))
-
-    model = Classifier(Spy(), size=20, mean=0.1, std=0.3)
-    images, labels = torch.zeros(32, 1, 28, 28, dtype=torch.uint8), torch.zeros(32, dtype=torch.int64)
-    plan = Train(epochs=2.5, batch_size=8, start_size=10, start_share=0.7, ema=0.9)
-    run = Run(model, images, labels, plan, BACKENDS["cpu"])
-    for _ in run.figures():
-        pass
-    assert seen == [10] * 7 + [20] * 3
-    run.result(images.float())
-    assert seen[-1] == 20

@@ -24,10 +24,8 @@ class Classifier(nn.Module):
         self.register_buffer("mean", torch.tensor(255 * mean), persistent=False)
         self.register_buffer("scale", torch.tensor(1 / (255 * std)), persistent=False)
 
-    def forward(self, image: Tensor, size: int | None = None) -> Tensor:
-        """`size`: another one than the model's own, in training (train.start_size)."""
-        side = size or self.size
-        x = functional.interpolate(image, size=(side, side), mode="bilinear", align_corners=False)
+    def forward(self, image: Tensor) -> Tensor:
+        x = functional.interpolate(image, size=(self.size, self.size), mode="bilinear", align_corners=False)
         return self.network((x - self.mean) * self.scale)  # type: ignore[no-any-return]
 
 

@@ -128,7 +128,7 @@ class Run:
         batch = batch.float().contiguous(memory_format=self.layout)  # (B / ranks, C, H, W), 0..255
         target = self.ranks.share(self.labels[chosen])
         with self.backend.autocast(self.bf16):
-            logits = self.shared(batch, *self._size()).float()  # (B / ranks, classes)
+            logits = self.shared(batch).float()  # (B / ranks, classes)
             loss = functional.cross_entropy(logits, target, label_smoothing=plan.label_smoothing, reduction="sum")
         self.optimizer.zero_grad(set_to_none=True)
         (loss * (self.ranks.size / len(chosen))).backward()  # the mean over the batch: gradients are averaged over the ranks
@@ -140,18 +140,9 @@ class Run:
         correct = (logits.argmax(1) == target).sum()
         return loss.detach(), correct.float(), correct.new_tensor(len(target)).float(), lr
 
-    @property
-    def _share_done(self) -> float:
-        return (self.epoch * self.steps + self.step) / self.total_steps
-
-    def _size(self) -> tuple[int, ...]:
-        """What the model is told of its pixels a side: fewer at first (progressive resizing), as they cost a fraction each."""
-        plan = self.plan
-        return (plan.start_size,) if plan.start_size and self._share_done < plan.start_share else ()
-
     def _augmentation(self) -> Augmentation:
-        plan = self.plan
-        if self._share_done >= 1 - plan.plain_end:
+        plan, at = self.plan, self.epoch * self.steps + self.step
+        if at >= (1 - plan.plain_end) * self.total_steps:
             return Augmentation()
         return Augmentation(plan.shift, plan.rotate, plan.scale, plan.shear, plan.flip)
 
