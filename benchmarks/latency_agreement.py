@@ -29,10 +29,11 @@ from toolkit.workspace import Workspace
 RESULTS = Path(__file__).parent / "results"
 RUNTIMES = ("torch-cpu", "onnxruntime-cpu")
 NOTE = (
-    "Agrees: within the interval that toolkit bench prints, or within 3 %. LoadGen calls from a thread of its own, for which OpenMP",
-    "starts a second team of threads in the same process: the likely reason why it finds torch slower.",
+    "Agrees: within the interval that toolkit bench prints, or within 3 %. LoadGen calls from a thread of its own. The row of our own",
+    "clock in a new thread shows what that alone adds (OpenMP starts a second team of threads for it), so it is not asked to agree.",
 )
-TOOLS = ("toolkit bench", "torch.utils.benchmark", "LoadGen")
+IN_A_THREAD = "toolkit bench, in a new thread"
+TOOLS = ("toolkit bench", IN_A_THREAD, "torch.utils.benchmark", "LoadGen")
 TURNS, TURN_SECONDS = 6, 2.0
 
 
@@ -44,6 +45,10 @@ def medians_ms(plan: Any, number: int, options: Options) -> dict[str, float]:
     if ended.reason is not None:
         raise ToolkitError(f"{plan.id}: {ended.reason}")
     return {tool: float(np.median(values)) for tool, values in json.loads(lines[-1]).items()}
+
+
+def _word(tool: str, good: bool) -> str:
+    return "not asked" if tool == IN_A_THREAD else "yes" if good else "NO"
 
 
 def main() -> int:
@@ -80,10 +85,8 @@ def main() -> int:
             centre, low, high = median_interval(found[plan_id, tool])
             ratio = float(np.exp(np.mean(np.log(found[plan_id, tool]) - np.log(found[plan_id, TOOLS[0]]))))
             good = own[1] <= centre <= own[2] or abs(ratio - 1) <= 0.03
-            agrees = agrees and good
-            lines.append(
-                f"| {plan_id} | {tool} | {centre:.3g} | {low:.3g}–{high:.3g} | {100 * (ratio - 1):+.1f} % | {'yes' if good else 'NO'} |"
-            )
+            agrees = agrees and (good or tool == IN_A_THREAD)
+            lines.append(f"| {plan_id} | {tool} | {centre:.3g} | {low:.3g}–{high:.3g} | {100 * (ratio - 1):+.1f} % | {_word(tool, good)} |")
     text = "\n".join([*lines, "", *NOTE]) + "\n"
     print(text)
     if given.write:

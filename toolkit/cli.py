@@ -124,6 +124,10 @@ def validate(
     self_test: Annotated[
         bool, typer.Option("--self-test", help="Plant known faults in copies of the artifacts and count how many of them are caught.")
     ] = False,
+    fault: Annotated[
+        list[str] | None, typer.Option("--fault", metavar="ID", help="With --self-test: only this one; may be repeated.")
+    ] = None,
+    all_images: Annotated[bool, typer.Option("--all-images", help="Slow runtimes, which see 100 test images, see all of them.")] = False,
     hazards: Annotated[
         bool, typer.Option("--hazards", help="Ranges of every op's values, and what they mean in fp16 and on the Neural Engine.")
     ] = False,
@@ -149,10 +153,12 @@ def validate(
         raise errors.ToolkitError(f"--fail-on {sorted(unknown)[0]!r} is no level; there are: {', '.join(LEVELS)}")
     given = {
         "--runtime": runtime, "--artifact": artifact, "--fail-on": fail_on, "--junit": junit, "--no-cache": no_cache,
-        "--jobs": jobs > 1, "--self-test": self_test,
+        "--jobs": jobs > 1, "--self-test": self_test, "--fault": fault, "--all-images": all_images,
     }  # fmt: skip
+    if fault and not self_test:
+        raise errors.ToolkitError("--fault names what --self-test plants. Give --self-test as well")
     alone = "--hazards" if hazards else "--self-test" if self_test else ""
-    fits = {"--hazards": (), "--self-test": ("--self-test", "--artifact"), "": tuple(given)}[alone]
+    fits = {"--hazards": (), "--self-test": ("--self-test", "--artifact", "--fault"), "": tuple(given)}[alone]
     if silent := [name for name, value in given.items() if value and name not in fits]:
         raise errors.ToolkitError(f"{alone} is no validation: {silent[0]} would mean nothing with it. Leave one of them out")
     if not math.isfinite(time_limit * memory_limit):
@@ -166,12 +172,12 @@ def validate(
     if self_test:
         from toolkit import faults
 
-        tested = faults.self_test(Workspace.of(model), artifacts=artifact, limit=limit or faults.IMAGES, data_dir=data_dir)
+        tested = faults.self_test(Workspace.of(model), artifacts=artifact, faults=fault, limit=limit or faults.IMAGES, data_dir=data_dir)
         terminal.show(tested, json)
         raise typer.Exit(errors.DONE if tested.kill_rate == 1 else errors.CHECK_FAILED)
     result = validation.validate(
-        Workspace.of(model), runtimes=runtime, artifacts=artifact, limit=limit, data_dir=data_dir, cache=not no_cache,
-        limits=validation.Limits(seconds=time_limit, memory_bytes=int(memory_limit * 2**30), jobs=jobs),
+        Workspace.of(model), runtimes=runtime, artifacts=artifact, limit=limit, all_images=all_images, data_dir=data_dir,
+        cache=not no_cache, limits=validation.Limits(seconds=time_limit, memory_bytes=int(memory_limit * 2**30), jobs=jobs),
     )  # fmt: skip
     terminal.show(result, json)
     if junit is not None:
@@ -183,24 +189,28 @@ def validate(
 def debug(
     artifact: Annotated[str, typer.Argument(metavar="ARTIFACT", help="One of the model's exports, such as coreml-fp16.")],
     model: Annotated[str, typer.Option("--model", help="A folder under models/, or a path.")] = DEFAULT_MODEL,
-    images: Annotated[int, typer.Option(min=1, help="Golden images to look at.")] = 16,
+    images: Annotated[int, typer.Option(min=1, help="How many of the images that are furthest off to follow op by op.")] = 16,
+    data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
     """Name the first layer of an artifact that is wrong, say what is wrong with it, and how to mend it.
 
-    Runs PyTorch in float64 and the file op by op. Exits with 1 when something is wrong.
+    Runs PyTorch in float64 and the file op by op, on the golden images and the worst test images of the last validation.
+    Exits with 1 when something is wrong.
     """
     from toolkit import debug as room
     from toolkit.report import terminal
 
-    result = room.debug(Workspace.of(model), artifact, images=images)
+    result = room.debug_alone(Workspace.of(model), artifact, images=images, data_dir=data_dir)
     terminal.show(result, json)
     raise typer.Exit(errors.DONE if result.agrees else errors.CHECK_FAILED)
 
 
 @app.command()
 def verify(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder of a model that was validated, wherever it was copied to.")],
+    folder: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="Of a model that was validated, wherever it was copied to; or a model's name.")
+    ],
     data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
@@ -212,7 +222,8 @@ def verify(
     from toolkit import validation
     from toolkit.report import terminal
 
-    result = validation.verify(folder, data_dir=data_dir)
+    place = Path(folder) if Path(folder).is_dir() else Workspace.of(folder).folder
+    result = validation.verify(place, data_dir=data_dir)
     terminal.show(result, json)
     raise typer.Exit(errors.DONE if result.passed else errors.CHECK_FAILED)
 
@@ -230,32 +241,35 @@ def bench(
     hz: Annotated[float | None, typer.Option(help="Calls a second of --scenario paced.")] = None,
     seconds: Annotated[float | None, typer.Option(help="Length of --scenario sustained.")] = None,
     against: Annotated[Path | None, typer.Option(metavar="FILE", help="Compare with this earlier bench.json.")] = None,
-    fail_if_slower: Annotated[bool, typer.Option("--fail-if-slower", help="Exit with 1 when an arm is slower, beyond doubt.")] = False,
+    fail_if_slower: Annotated[
+        bool, typer.Option("--fail-if-slower", help="Exit with 1 when an arm is slower, by its interval; with 2 when nothing was decided.")
+    ] = False,
     loadgen: Annotated[bool, typer.Option("--loadgen", help="Let MLPerf LoadGen measure as well, as an outside check.")] = False,
-    shape: Annotated[list[str] | None, typer.Option(metavar="NAME=1x3x224x224", help="Of an input that a model file leaves open.")] = None,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=1x3x224x224", help="Of an input that a file leaves open; NAME=1x16:int64 with its type."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Of a model file: where the samples go.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Decides the order of the rounds.")] = 0,
     json: Json = False,
 ) -> None:
     """Measure latency, a process for each round; of a model, or of a model file from elsewhere.
 
-    Exits with 1 when a runtime failed; it stays in the table with its last words.
+    Exits with 1 when a runtime failed, which stays in the table with its last words, or when outputs were wrong.
     """
     from toolkit import bench as room
     from toolkit.report import terminal
     from toolkit.report.live import live
-    from toolkit.runtimes.files import format_of
+    from toolkit.runtimes.files import is_model_file
 
     if quick and publish:
         raise errors.ToolkitError("--quick and --publish exclude each other; give one of them")
     options = room.Options(
         preset="quick" if quick else "publish" if publish else "default", scenario=scenario, batch=tuple(batch or ()),  # type: ignore[arg-type]
-        threads=tuple(threads or (None,)), hz=hz, seconds=seconds, seed=seed, loadgen=loadgen,
+        threads=tuple(threads or (None,)), hz=hz, seconds=seconds, seed=seed, loadgen=loadgen, gate=fail_if_slower,
     )  # fmt: skip
-    if fail_if_slower and not options.decides:
-        raise errors.ToolkitError("--fail-if-slower needs verdicts: leave out --quick, and --scenario sustained")
     with live() as show:
-        if format_of(Path(model)) is not None:
+        if is_model_file(Path(model)):
             if artifact:
                 raise errors.ToolkitError(f"--artifact is for models; {model} is a model file")
             result = room.bench_file(
@@ -268,19 +282,29 @@ def bench(
     terminal.show(result, json)
     if result.interrupted:
         raise typer.Exit(errors.INTERRUPTED)
-    failed = any(arm.error for arm in result.arms) or any(each.error for each in result.loadgen)
-    raise typer.Exit(errors.CHECK_FAILED if failed or (fail_if_slower and result.slower) else errors.DONE)
+    failed = result.wrong or any(arm.error for arm in result.arms) or any(each.error for each in result.loadgen)
+    if failed or (fail_if_slower and result.slower):
+        raise typer.Exit(errors.CHECK_FAILED)
+    if fail_if_slower and (unknown := room.undecided(result)):
+        reasons = "; ".join(f"{arm}: {why}" for arm, why in unknown)
+        raise errors.ToolkitError(f"--fail-if-slower: nothing was decided about {reasons}. Mend that and measure again")
 
 
-def _shapes(words: list[str]) -> dict[str, tuple[int, ...]]:
-    """`NAME=1x3x224x224` → name and shape."""
+SHAPE_TYPES = ("float16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool")
+
+
+def _shapes(words: list[str]) -> dict[str, tuple[tuple[int, ...], str | None]]:
+    """`NAME=1x3x224x224`, `NAME=1x16:int64` → name, shape and type."""
     found = {}
     for word in words:
         name, _, text = word.rpartition("=")
+        text, _, dtype = text.partition(":")
         sizes = text.split("x")
         if not name or not all(size.isdecimal() and int(size) > 0 for size in sizes):
             raise errors.ToolkitError(f"--shape {word}: give it as NAME=1x3x224x224")
-        found[name] = tuple(map(int, sizes))
+        if dtype not in ("", *SHAPE_TYPES):
+            raise errors.ToolkitError(f"--shape {word}: there is no type {dtype!r}; there are {', '.join(SHAPE_TYPES)}")
+        found[name] = tuple(map(int, sizes)), dtype or None
     return found
 
 

@@ -1,11 +1,13 @@
 """Rounds, arms and results as a worker and the verb make them, from samples that a test knows."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from toolkit.bench.result import Arm, BenchResult, Placement, Round, Sensors, Turn
+from toolkit.workspace import Workspace
 
 SENSORS: dict[str, Any] = {
     "perf_ns": 0, "wall_ns": 0, "busy_s": 0.0, "own_s": 0.0, "switches": 0, "load": 0.0, "thermal": None, "on_mains": None,
@@ -52,6 +54,13 @@ def result_of(arms: Sequence[Arm], **fields: Any) -> BenchResult:
         "load_average_before": [0.1, 0.1, 0.1], "load_average_after": [1.0, 1.0, 1.0],
     }  # fmt: skip
     return BenchResult(**{**values, **fields})
+
+
+@pytest.fixture
+def exported_copy(exported_copy: Workspace) -> Workspace:
+    """Without what other tests have measured of it: a lesser preset would not replace that."""
+    shutil.rmtree(exported_copy.reports, ignore_errors=True)
+    return exported_copy
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ QUICK = Options(preset="quick")
 
 def test_the_rounds_run_interleaved_in_the_order_that_is_recorded(exported_copy, in_process):
     jobs = in_process(lambda job: round_of([1000] * 20, max(0, job.number)))
-    runtimes = ["torch-cpu", "onnxruntime-cpu", "null"]
+    runtimes = ["torch-cpu", "torch-cpu-bf16", "onnxruntime-cpu"]
     found = verb.bench(exported_copy, runtimes=runtimes, options=Options(batch=(4,), threads=(2,), seed=7))
     rounds, arms = PRESETS["default"].rounds, 4  # the first arm twice: the control
     pilots, timed = [each for each in jobs if each.number < 0], [each for each in jobs if each.number >= 0]
@@ -38,8 +38,9 @@ def test_the_rounds_run_interleaved_in_the_order_that_is_recorded(exported_copy,
         assert {each.partition(":")[2] for each in found.order[start : start + arms]} == {arm.id for arm in found.arms}
     assert len({tuple(found.order[start : start + arms]) for start in range(0, arms * turns, arms)}) > 1  # in changing order
     assert {(each.batch, each.threads, each.calls) for each in timed} == {(4, 2, PRESETS["default"].calls)}
-    assert {1e-5 < each.allowed_abs_logit < 1e-2 for each in timed if each.runtime != "null"} == {True}  # derived: tests/test_gates.py
-    assert {each.allowed_abs_logit for each in timed if each.runtime == "null"} == {None}
+    assert {1e-5 < each.allowed_abs_logit < 1e-2 for each in timed if each.runtime != "torch-cpu-bf16"} == {True}  # derived
+    assert len(set(found.started)) == len(found.started) == rounds * arms  # the order of the starts is kept as well
+    assert len({tuple(each.partition(":")[2] for each in found.started[at : at + arms]) for at in range(0, rounds * arms, arms)}) > 1
     assert {each.golden for each in jobs if each.runtime == "onnxruntime-cpu"} == {str(exported_copy.exports / "onnx-fp32/golden.npz")}
 
 
@@ -74,8 +75,8 @@ def test_a_stored_measurement_that_cannot_be_read_is_one_message(tmp_path: Path,
         room.read(tmp_path / "bench.json")
 
 
-def test_real_rounds_are_kept_with_every_sample_and_the_environment(exported):
-    found = verb.bench(exported, runtimes=["null", "onnxruntime-cpu"], options=Options(preset="quick", seed=1))
+def test_real_rounds_are_kept_with_every_sample_and_the_environment(exported_copy):
+    found = verb.bench(exported_copy, runtimes=["null", "onnxruntime-cpu"], options=Options(preset="quick", seed=1))
     assert [(arm.artifact, arm.runtime, arm.error) for arm in found.arms] == [
         ("torch", "null", None),
         ("onnx-fp32", "onnxruntime-cpu", None),
@@ -83,9 +84,9 @@ def test_real_rounds_are_kept_with_every_sample_and_the_environment(exported):
     assert all(len(each.samples_ns) >= 20 for arm in found.arms for each in arm.rounds)
     assert sorted(found.order) == sorted(f"{n}:{arm.id}" for n in range(2) for arm in found.arms for _ in range(PRESETS["quick"].turns))
     assert found.environment["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert found.checkpoint_sha256 == Checkpoint.open(exported.checkpoint).card.weights_sha256
+    assert found.checkpoint_sha256 == Checkpoint.open(exported_copy.checkpoint).card.weights_sha256
     assert found.estimated_s > 0
-    assert BenchResult.model_validate_json((exported.reports / room.REPORT).read_bytes()) == found
+    assert BenchResult.model_validate_json((exported_copy.reports / room.REPORT).read_bytes()) == found
 
 
 def test_a_failed_arm_stays_in_the_table_without_figures_and_is_not_tried_again(exported, in_process):
@@ -128,8 +129,24 @@ def test_after_every_round_the_result_so_far_is_shown_with_the_time_left(exporte
     in_process(lambda job: round_of([1000] * 50, max(0, job.number)))
     seen = []
     verb.bench(exported_copy, runtimes=["null"], options=QUICK, show=lambda result, words: seen.append((len(result.arms[0].rounds), words)))
-    assert [count for count, _ in seen] == [1, 2]
-    assert re.fullmatch(r"round 2 of 2, about 0 s left", seen[1][1])
+    assert [count for count, _ in seen] == [0, 1]  # before a round: while an arm is timed nothing is drawn
+    assert re.fullmatch(r"1 of 2 rounds, about \d+ s left", seen[1][1])
+
+
+def test_with_a_table_on_the_screen_nothing_else_draws_and_without_one_every_round_is_a_line(exported_copy, in_process, capsys):
+    """On a terminal a bar that draws itself ten times a second would disturb what is timed, and overwrite the table."""
+    in_process(lambda job: round_of([1000] * 50, max(0, job.number)))
+    verb.bench(exported_copy, runtimes=["null"], options=QUICK, show=lambda result, words: None)
+    assert "rounds, about" not in capsys.readouterr().err
+    verb.bench(exported_copy, runtimes=["null"], options=QUICK)
+    assert re.findall(r"bench: (\d of 2) rounds, about", capsys.readouterr().err) == ["0 of 2", "1 of 2"]
+
+
+def test_a_sustained_round_that_cannot_be_kept_is_found_out_before_it_begins(exported_copy, in_process):
+    jobs = in_process(lambda job: round_of([100] * 50, max(0, job.number)))
+    found = verb.bench(exported_copy, runtimes=["null"], options=Options(scenario="sustained", seconds=3600.0))
+    assert "give --seconds 1 at most" in found.arms[0].error
+    assert [each.number for each in jobs] == [verb.PILOT]
 
 
 def test_an_earlier_measurement_is_compared_with_and_a_strange_one_refused_before_anything_runs(exported_copy, in_process, tmp_path: Path):
@@ -195,7 +212,7 @@ def test_a_model_file_from_elsewhere_is_timed_and_called_unverified(exported, tm
     assert (arm.error, arm.artifact, arm.runtime) == (None, "theirs.onnx", "onnxruntime-cpu")
     assert (arm.rounds[0].verified, arm.rounds[0].max_abs_logit, found.checkpoint_sha256) == ({}, None, None)
     assert next(each for each in arm.findings if each.name == "outputs are the golden ones").ok is None
-    assert room.read(tmp_path / "theirs-bench.json") == found
+    assert room.read(tmp_path / "theirs.onnx-bench.json") == found
 
 
 @pytest.mark.parametrize(("name", "runtimes", "words"), [

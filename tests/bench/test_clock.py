@@ -70,11 +70,12 @@ def test_it_makes_its_calls_when_they_are_long(monkeypatch):
     assert len(timed(monkeypatch, Scripted([10**9]), calls=4, seconds=0.5).samples) == 4
 
 
-def test_room_is_made_for_more_calls_and_ends_somewhere(monkeypatch):
+def test_room_is_made_for_more_calls_and_too_many_are_an_error(monkeypatch):
     monkeypatch.setattr(clock, "FEWEST_ROOM", 3)
     assert timed(monkeypatch, Scripted([1, 2]), calls=8, seconds=0).samples == [1, 2] * 4
     monkeypatch.setattr(clock, "MOST_CALLS", 7)
-    assert timed(monkeypatch, Scripted([1]), calls=2, seconds=1).samples == [1] * 7
+    with pytest.raises(ToolkitError, match=r"a call takes 0.001 µs, so that 1 s hold more than the 7 calls that are kept"):
+        timed(monkeypatch, Scripted([1]), calls=2, seconds=1)
 
 
 @pytest.mark.parametrize("loop", [

@@ -8,9 +8,10 @@ import pytest
 from scipy import stats as scipy_stats
 
 from tests.bench.conftest import arm_of, result_of, round_of, sensors, turn_of
-from toolkit.bench.judge import comparable, compare, findings, judged
+from toolkit.bench.judge import SAME, compare, findings, judged
 from toolkit.bench.plan import Options
-from toolkit.bench.result import BenchResult, Placement, Sensors
+from toolkit.bench.result import BenchResult, Placement, Sensors, Stored, StoredArm
+from toolkit.bench.stored import comparable
 from toolkit.errors import ToolkitError
 
 MS = 1_000_000
@@ -85,8 +86,9 @@ def test_a_quick_look_decides_nothing():
 
 def test_a_stored_measurement_is_compared_arm_by_arm_with_welchs_interval():
     before, now = 10 * MS * NOISE[:5], 11 * MS * NOISE
-    stored, fresh = judged(result_of([arm_of(before)])), result_of([arm_of(now), arm_of(now, "new")])
-    (found,) = judged(fresh, stored).verdicts
+    kept = StoredArm(id="m:torch-cpu", medians_ns=np.round(before).tolist(), why_not=None)
+    against = Stored(file="b.json", sha256="0" * 64, started_utc="then", arms=[kept])
+    (found,) = judged(result_of([arm_of(now), arm_of(now, "new")], against=against)).verdicts
     expected = scipy_stats.ttest_ind(np.log(np.round(now)), np.log(np.round(before)), equal_var=False).confidence_interval(0.95)
     assert (found.arm, found.against, found.verdict) == ("m:torch-cpu", "m:torch-cpu, stored", "slower")
     assert (math.log(found.low), math.log(found.high)) == pytest.approx((expected.low, expected.high))
@@ -99,7 +101,8 @@ def test_a_stored_measurement_is_compared_arm_by_arm_with_welchs_interval():
 def test_what_cannot_be_compared_is_refused(fields, words):
     with pytest.raises(ToolkitError, match=f"not comparable: {words}"):
         comparable(result_of([]), result_of([], **fields))
-    comparable(result_of([]), result_of([]))
+    sound = judged(result_of([arm_of([MS] * 5)]))
+    comparable(sound, sound)
 
 
 def test_cold_starts_are_compared_by_the_time_to_the_first_result():
@@ -181,9 +184,49 @@ def test_what_is_not_judged_by_its_logits_or_has_no_reference_is_unknown_and_not
 
 def test_a_provider_that_has_all_of_the_graph_is_where_it_was_asked_to_be():
     whole = Placement(requested="CPUExecutionProvider", planned={"CPUExecutionProvider": 54})
-    asked = Placement(requested="requested CPU_AND_NE", planned={"Neural Engine": 20, "CPU": 1})  # no single device is asked for
-    for placement, ok in ((whole, True), (asked, None)):
-        assert states([round_of(SOUND, number, placement=placement) for number in range(3)])["runs where it was asked to"] is ok
+    for ok, requested, planned in (
+        (True, "requested CPU_AND_NE", {"Neural Engine": 20, "CPU": 1}), (False, "requested CPU_AND_NE", {"CPU": 21}),
+        (False, "requested CPU_AND_NE", {"CPU": 21, "Neural Engine": 0}), (False, "requested CPU_AND_NE", {"Neural Engine": 1, "GPU": 1}),
+        (False, "requested CPU_AND_GPU", {"CPU": 21}), (True, "requested CPU_AND_GPU", {"GPU": 21}),
+        (True, "requested CPU_ONLY", {"CPU": 21}), (False, "requested CPU_ONLY", {"CPU": 20, "GPU": 1}),
+        (True, "requested ALL", {"CPU": 21}), (None, "requested CPU_AND_NE", {}), (None, "mps", {}),
+        (True, "CoreMLExecutionProvider", {"CoreMLExecutionProvider": 44}), (False, "CPUExecutionProvider", {"CoreMLExecutionProvider": 4}),
+    ):  # fmt: skip
+        assert placed([Placement(requested=requested, planned=planned)] * 3) is ok, (requested, planned)
+    other = Placement(requested="CPUExecutionProvider", planned={"CoreMLExecutionProvider": 54})
+    assert placed([whole, whole, other]) is False  # in the last round only
+    assert placed([Placement(requested="mps", planned={}, fallback="PYTORCH_ENABLE_MPS_FALLBACK=1")] * 3) is False
+
+
+def placed(placements: list[Placement]) -> bool | None:
+    rounds = [round_of(SOUND, number, placement=placement) for number, placement in enumerate(placements)]
+    return states(rounds)["runs where it was asked to"]
+
+
+def test_a_large_drift_that_is_not_proven_is_not_called_none():
+    """+15 %, but from -8 to +43."""
+    ends = [(30, 30), (30, 50), (30, 30), (30, 26), (30, 40)]
+    rounds = [round_of([first * 100_000] * 500 + [last * 100_000] * 500, number) for number, (first, last) in enumerate(ends)]
+    assert states(rounds)["does not drift"] is None
+
+
+@pytest.mark.parametrize("name", ["other processes are idle", "the hypervisor takes nothing", "no quota holds it back",
+                                  "no thermal pressure", "on mains, not saving power"])  # fmt: skip
+def test_a_cold_start_is_judged_by_the_machine_around_it_as_well(name):
+    start = sensors(steal_s=0.0, throttled_s=0.0, thermal=1, on_mains=False)
+    turn = turn_of(0, SPAN, start, busy_s=5.0, steal_s=1.0, throttled_s=0.5)
+    assert states([round_of([], number, turns=[turn]) for number in range(5)], Options(scenario="cold"))[name] is False
+
+
+def test_a_control_that_differs_from_itself_widens_what_counts_as_a_difference_and_is_no_slower_arm():
+    first, control = arm_of(10 * MS * NOISE), arm_of(10.5 * MS * NOISE[::-1], id="m:torch-cpu (A/A)", control=True)
+    near, far = arm_of(10.4 * MS * NOISE[::-1], "near"), arm_of(12 * MS * NOISE, "far")
+    found = judged(result_of([first, control, near, far]))
+    assert [each.verdict for each in found.verdicts] == ["slower", "inconclusive", "slower"]
+    assert found.slower
+    assert not judged(result_of([first, control, near])).slower
+    assert judged(result_of([first, control, arm_of(10 * MS * NOISE, "same")])).verdicts[1].verdict == "inconclusive"
+    assert compare(near, first, 1, "stream", SAME).verdict == "slower"
 
 
 def test_a_drift_that_two_rounds_show_is_not_proven():

@@ -12,7 +12,8 @@ from toolkit.errors import ToolkitError
     ({"scenario": "sustained"}, "--seconds N belong together"), ({"seconds": 60.0}, "--seconds N belong together"),
     ({"scenario": "paced", "hz": 0.0}, "--hz 0: between"), ({"scenario": "paced", "hz": float("nan")}, "--hz nan: between"),
     ({"scenario": "sustained", "seconds": 5.0}, "--seconds 5: from 30"), ({"loadgen": True, "batch": (2,)}, "SingleStream"),
-    ({"loadgen": True, "scenario": "cold"}, "SingleStream"),
+    ({"loadgen": True, "scenario": "cold"}, "SingleStream"), ({"batch": (8, 1, 8)}, "--batch 8 is given twice"),
+    ({"gate": True, "preset": "quick"}, "needs verdicts"),
 ])  # fmt: skip
 def test_options_that_do_not_fit_are_one_message(fields, words):
     with pytest.raises(ToolkitError, match=words):
@@ -27,6 +28,8 @@ def test_what_a_round_holds_follows_from_the_scenario():
     paced = Options(scenario="paced", hz=30.0)
     assert paced.timed_calls == 30 * default.seconds
     assert (Options(scenario="cold").timed_calls, Options(scenario="cold").timed_seconds) == (0, 0.0)
+    slow = Options(scenario="paced", hz=0.1)  # one call would be due in three seconds
+    assert (slow.timed_calls, slow.timed_seconds) == (20, 200.0)
     sustained = Options(scenario="sustained", seconds=300.0)
     assert (sustained.rounds, sustained.timed_seconds, sustained.decides) == (1, 300.0, False)
     assert (Options().turns, Options(scenario="offline").turns) == (10, 10)

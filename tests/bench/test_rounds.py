@@ -172,7 +172,7 @@ def test_a_worker_whose_starter_is_gone_ends(exported, tmp_path: Path):
 
     asked = job(exported, runtime="null")
     process = subprocess.Popen(
-        [sys.executable, "-m", "toolkit.bench.worker", asked.model_dump_json()],
+        [sys.executable, "-m", "toolkit.bench", asked.model_dump_json()],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -70,7 +70,8 @@ def test_early_stopping_is_loadgens(calls, quantile, place):
 
 
 def test_figures_equal_numpy_on_known_samples():
-    first, second = list(range(1_000_000, 1_300_000, 1000)), list(range(2_000_000, 2_300_000, 1000))
+    shuffled = np.random.default_rng(0).permutation(300) * 1000  # not in order: calls that follow one another are worth fewer
+    first, second = (1_000_000 + shuffled).tolist(), (2_000_000 + shuffled).tolist()
     found = summarise([round_of(first), round_of(second, load_ns=8_000_000, peak_memory_bytes=300)], batch=4)
     both = np.array(first + second) / 1e6
     assert found.p50_ms.value == pytest.approx(math.sqrt(np.median(first) * np.median(second)) / 1e6)
@@ -108,6 +109,28 @@ def test_two_modes_are_found_with_their_centres_and_shares_and_one_is_none():
     assert (high, many) == (pytest.approx(1.18, rel=0.01), 0.69)
     assert modes(random.lognormal(0, 0.05, 1000)) == []
     assert modes(np.array([1.0] * 98 + [2.0, 3.0])) == []  # two calls of a hundred are outliers
+
+
+def test_stragglers_do_not_hide_two_modes_and_few_calls_of_one_are_not_split():
+    random = np.random.default_rng(1)
+    for calls in (250, 2_000, 20_000):
+        fast, slow = 0.52 * random.lognormal(0, 0.05, int(0.31 * calls)), 1.18 * random.lognormal(0, 0.05, int(0.69 * calls))
+        (low, few), (high, many) = modes(np.concatenate([fast, slow, random.uniform(0.55, 1.1, int(0.002 * calls))]))
+        assert (low, high) == (pytest.approx(0.52, rel=0.02), pytest.approx(1.18, rel=0.02))
+        assert (few, many) == (pytest.approx(0.31, abs=0.01), pytest.approx(0.69, abs=0.01))
+    for calls in (40, 60, 1000):
+        assert not any(modes(random.lognormal(0, 0.3, calls)) for _ in range(100))
+
+
+def test_a_quantile_needs_calls_that_are_independent():
+    samples = (1e6 * np.exp(correlated(np.random.default_rng(0), 2000, 0.9))).astype(int).tolist()  # worth about 105
+    found = summarise([round_of(samples)], batch=1)
+    assert (found.p90_ms is not None, found.p99_ms) == (True, None)
+
+
+def test_without_a_batch_axis_there_are_calls_and_no_images():
+    found = summarise([round_of([10**6] * 10, wall_ns=2 * 10**9)], batch=None)
+    assert (found.images_per_s, found.calls_per_s) == (None, pytest.approx(5))
 
 
 def test_outliers_are_tukeys_severe_ones():

@@ -160,6 +160,35 @@ def test_what_is_looked_at_is_drawn_by_the_seed_and_is_a_copy():
     assert {each[0] for each in found} == {0}
 
 
+def test_the_last_turn_is_looked_at_as_much_as_the_first_however_many_calls_there_are():
+    kept, outputs = worker._Kept(0), {LOGITS: np.zeros(1)}
+    for place in range(200_000):
+        kept(place, outputs)
+    places = np.array([place for place, _ in kept.outputs])
+    assert len(places) == worker.MOST_KEPT
+    assert places[0] == 0
+    assert (np.histogram(places, 10, (0, 200_000))[0] > 60).all()
+
+
+def test_a_cold_round_has_the_machine_before_and_after_its_start(exported):
+    found = worker.run(job_of(exported, "onnxruntime-cpu", scenario="cold", calls=0, seconds=0.0, turns=1))
+    (turn,) = found.turns
+    assert turn.after.perf_ns - turn.before.perf_ns > found.load_ns + found.first_call_ns
+
+
+def test_ops_that_may_fall_back_from_metal_are_recorded(monkeypatch):
+    class Mps:
+        def placement(self) -> tuple[str, ...]:
+            return ("mps",)
+
+        def planned(self) -> dict[str, int]:
+            return {}
+
+    for setting, recorded in (("1", "PYTORCH_ENABLE_MPS_FALLBACK=1"), ("0", None), ("", None)):
+        monkeypatch.setenv("PYTORCH_ENABLE_MPS_FALLBACK", setting)
+        assert worker._placement(None, Mps()).fallback == recorded
+
+
 @pytest.mark.skipif(sys.platform == "darwin", reason="it has that provider there")
 def test_the_worker_ends_with_one_message_on_a_user_error(exported):
     done = spawn(job_of(exported, "onnxruntime-coreml"))

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from toolkit.errors import ToolkitError
 from toolkit.runtimes import RUNTIMES
-from toolkit.runtimes.files import PICTURE, format_of, made_up, sha256_of_model
+from toolkit.runtimes.files import PICTURE, format_of, images_in, made_up, sha256_of_model
 from toolkit.tensors import TensorSpec
 
 
@@ -31,19 +31,31 @@ def test_inputs_honour_declared_types_and_shapes():
     }  # fmt: skip
     assert set(np.unique(found["ids"])) <= {0, 1}
     assert not np.array_equal(made_up(specs, 1, {}, 1)["x"], found["x"])
-    assert made_up(specs[:1], 8, {"x": (8, 3, 224)}, 0)["x"].shape == (8, 3, 224)
+    assert made_up(specs[:1], 8, {"x": ((8, 3, 224), None)}, 0)["x"].shape == (8, 3, 224)
     assert made_up(specs[:1], 8, {}, 0)["x"].shape == (8, 3, 1)
 
 
 @pytest.mark.parametrize(("specs", "batch", "shapes", "words"), [
-    ([spec("x", (-1, 3))], 1, {"y": (1,)}, r"there is no input 'y'; there are x"),
-    ([spec("x", (-1, 3))], 1, {"x": (1, 4)}, r"input x is declared as \?×3; 1×4 does not fit"),
-    ([spec("x", (-1, 3))], 1, {"x": (1, 3, 3)}, "does not fit"), ([spec("x", (1, 3))], 8, {}, r"is baked in \(x 1×3\): leave --batch out"),
+    ([spec("x", (-1, 3))], 1, {"y": ((1,), None)}, r"there is no input 'y'; there are x"),
+    ([spec("x", (-1, 3))], 1, {"x": ((1, 4), None)}, r"input x is declared as \?×3; 1×4 does not fit"),
+    ([spec("x", (-1, 3))], 1, {"x": ((1, 3, 3), None)}, "does not fit"),
+    ([spec("x", (1, 3))], 8, {}, r"is baked in \(x 1×3\): leave --batch out"),
     ([spec("x", (1 << 20, 1 << 20))], 1, {}, "too large"), (None, 1, {}, "--shape image=1x3x224x224"),
+    ([spec("x", (1, -1))], 8, {}, r"is baked in \(x 1×1\)"), ([spec("x", (1,), "bfloat16")], 1, {}, "x is bfloat16, which NumPy lacks"),
+    ([spec("x", (-1, 3))], 1, {"x": ((1, 3), "int64")}, "declared as float32; int64 does not fit"),
 ])  # fmt: skip
 def test_what_does_not_fit_is_one_message(specs, batch, shapes, words):
     with pytest.raises(ToolkitError, match=words):
         made_up(specs, batch, shapes, 0)
+
+
+@pytest.mark.parametrize(("specs", "sizes", "images"), [
+    ([spec("x", (-1, 3))], {"x": (5, 3)}, 5), ([spec("x", (16, 3))], {"x": (16, 3)}, 16), ([spec("x", (3,))], {"x": (3,)}, 0), ([], {}, 0),
+    ([spec("a", (2, 3)), spec("b", (3, 4))], {"a": (2, 3), "b": (3, 4)}, 0), (None, {"x": (7, 3)}, 7),
+    ([spec("x", (-1, 3)), spec("mean", (3, 1))], {"x": (4, 3), "mean": (3, 1)}, 4), ([spec("p", (6, 7, 3), PICTURE)], {"p": (6, 7, 3)}, 1),
+])  # fmt: skip
+def test_images_a_call_are_those_of_the_arrays(specs, sizes, images):
+    assert images_in(specs, {name: np.zeros(shape) for name, shape in sizes.items()}) == images
 
 
 @pytest.fixture
@@ -71,6 +83,18 @@ def test_an_onnx_file_says_what_it_takes_and_computes(add_onnx):
     session.close()
 
 
+def test_a_provider_is_where_it_was_asked_to_be_although_the_cpu_stands_behind_it(exported, monkeypatch):
+    """As on a Mac: get_providers() lists the CPU after any other one."""
+    import onnxruntime
+
+    from toolkit.artifact import Artifact
+
+    session = RUNTIMES["onnxruntime-cpu"].open(Artifact.open(exported.exports / "onnx-fp32"))
+    session.provider = "CoreMLExecutionProvider"
+    monkeypatch.setattr(onnxruntime.InferenceSession, "get_providers", lambda self: ["CoreMLExecutionProvider", "CPUExecutionProvider"])
+    assert session.placement() == ("CoreMLExecutionProvider",)
+
+
 class Twice(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return 2 * x
@@ -92,7 +116,7 @@ def test_a_torch_program_computes_on_host_arrays(tmp_path: Path, suffix):
         assert [(each.name, each.shape, each.dtype) for each in session.inputs()] == [("x", (-1, 3), "float32")]
     else:
         assert session.inputs() is None
-    batch = made_up(session.inputs(), 5, {"x": (5, 3)}, 0)
+    batch = made_up(session.inputs(), 5, {"x": ((5, 3), None)}, 0)
     (found,) = session(batch).values()
     assert isinstance(found, np.ndarray)
     np.testing.assert_array_equal(found, 2 * batch["x"])

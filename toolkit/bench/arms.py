@@ -16,7 +16,7 @@ from toolkit.errors import RuntimeUnavailable, ToolkitError
 from toolkit.gates import allowed
 from toolkit.recipe import Gates, Recipe
 from toolkit.runtimes import Runtime, select
-from toolkit.runtimes.files import READS, format_of
+from toolkit.runtimes.files import READS, Shapes, format_of
 from toolkit.selection import artifacts_of
 from toolkit.workspace import Workspace
 
@@ -36,7 +36,7 @@ class Plan:
     batch: int
     golden: Path | None
     allowed_abs_logit: float | None  # None: not judged by its logits, such as compressed weights
-    shapes: dict[str, tuple[int, ...]]
+    shapes: Shapes
     control: bool = False
 
     @property
@@ -78,8 +78,7 @@ def of_model(
         if not readable:
             skipped.append(Skipped(artifact=None, runtime=runtime.id, reason=f"there is no {runtime.reads} artifact"))
         for artifact in readable:
-            reason = runtime.why_not() if runtime.is_device else NOT_A_DEVICE
-            if reason is not None:
+            if (reason := _why_not(runtime, options)) is not None:
                 skipped.append(Skipped(artifact=artifact.id, runtime=runtime.id, reason=reason))
             else:
                 pairs.append((artifact, runtime))
@@ -96,12 +95,12 @@ def of_model(
     return _with_control(plans, options), skipped, checkpoint
 
 
-def of_file(
-    path: Path, runtimes: Sequence[str] | None, options: Options, shapes: dict[str, tuple[int, ...]]
-) -> tuple[list[Plan], list[Skipped]]:
+def of_file(path: Path, runtimes: Sequence[str] | None, options: Options, shapes: Shapes) -> tuple[list[Plan], list[Skipped]]:
     """Arms of a model file from elsewhere. Raises ToolkitError for a kind of file that is not known, or that nothing here can time."""
     if not path.exists():
         raise ToolkitError(f"there is no file {path}")
+    if shapes and options.batch:
+        raise ToolkitError("--shape says the batch size too, where it is axis 0; leave --batch out")
     if (form := format_of(path)) is None:
         raise ToolkitError(f"{path} is no model file that can be timed; there are {', '.join(READS)}")
     plans, skipped = list[Plan](), list[Skipped]()
@@ -110,17 +109,25 @@ def of_file(
             if runtimes:
                 skipped.append(Skipped(artifact=path.name, runtime=runtime.id, reason=f"it does not read {path.suffix} files"))
             continue
-        reason = runtime.why_not() if runtime.is_device else NOT_A_DEVICE
-        if reason is not None:
+        if (reason := _why_not(runtime, options)) is not None:
             skipped.append(Skipped(artifact=path.name, runtime=runtime.id, reason=reason))
             continue
         plans += [
             Plan(path.name, path, "its own", runtime, threads, batch, None, None, shapes)
-            for threads, batch in itertools.product(options.threads, options.batches)
+            for threads, batch in itertools.product(options.threads, (1,) if shapes else options.batches)
         ]
     if not plans:
         raise _nothing(skipped)
     return _with_control(plans, options), skipped
+
+
+def _why_not(runtime: Runtime, options: Options) -> str | None:
+    """None where its latency can be measured as asked."""
+    if not runtime.is_device:
+        return NOT_A_DEVICE
+    if options.threads != (None,) and not runtime.threaded:
+        return "it takes no number of threads; leave --threads out"
+    return runtime.why_not()
 
 
 def _with_control(plans: list[Plan], options: Options) -> list[Plan]:

@@ -9,22 +9,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from toolkit.bench import loadgen
 from toolkit.bench.arms import Plan, of_file, of_model
-from toolkit.bench.judge import comparable, judged
+from toolkit.bench.clock import MOST_CALLS, too_many
+from toolkit.bench.judge import compared, judged
+from toolkit.bench.keep import REPORT, place_for, read, worth_keeping, writable
 from toolkit.bench.plan import Options, round_seconds
 from toolkit.bench.result import BenchResult, LoadGenRow, Round
 from toolkit.bench.rounds import take
+from toolkit.bench.stored import comparable, stored
 from toolkit.environment import describe
 from toolkit.errors import ToolkitError
-from toolkit.progress import progress, say
-from toolkit.runtimes.files import sha256_of_model
+from toolkit.progress import say
+from toolkit.runtimes.files import Shapes, sha256_of_model
 from toolkit.workspace import Workspace, write_text
 
-REPORT = "bench.json"
-MAX_REPORT_BYTES = 1 << 30
 PILOT = -1
 Show = Callable[[BenchResult, str], None]
 
@@ -35,50 +34,34 @@ def bench(
 ) -> BenchResult:  # fmt: skip
     """Measures and writes reports/bench.json. Raises RuntimeUnavailable when nothing can be measured here.
 
-    `against`: an earlier bench.json. `show` is given the result so far after every round, and in words how long it will go on.
+    `against`: an earlier bench.json. `show` is given the result so far before and after every round, and in words how long it
+    will go on.
     """
-    options, stored = options or Options(), None if against is None else read(against)
+    options = options or Options()
     with tempfile.TemporaryDirectory() as folder:
         plans, skipped, checkpoint = of_model(workspace, runtimes, artifacts, options, Path(folder))
-        about = {
-            "model": checkpoint.recipe.name,
-            "checkpoint_sha256": checkpoint.card.weights_sha256,
-            "file_sha256": None,
-            "skipped": skipped,
-        }
-        return _measure(plans, options, about, stored, workspace.reports / REPORT, show)
+        sha256 = checkpoint.card.weights_sha256
+        about = {"model": checkpoint.recipe.name, "checkpoint_sha256": sha256, "file_sha256": None, "skipped": skipped}
+        return _measure(plans, options, about, against, place_for(workspace.reports, REPORT, options, sha256), show)
 
 
 def bench_file(
     path: Path, *, runtimes: Sequence[str] | None = None, options: Options | None = None, against: Path | None = None,
-    shapes: dict[str, tuple[int, ...]] | None = None, out: Path | None = None, show: Show | None = None,
+    shapes: Shapes | None = None, out: Path | None = None, show: Show | None = None,
 ) -> BenchResult:  # fmt: skip
     """A model file from elsewhere, with inputs made up as it declares them; nothing can verify its outputs, and the result says so.
 
-    Writes `out`, or <name>-bench.json into the current folder.
+    Writes `out`, or <name of the file>-bench.json into the current folder.
     """
-    options, stored = options or Options(), None if against is None else read(against)
+    options = options or Options()
     plans, skipped = of_file(path, runtimes, options, shapes or {})
-    about = {"model": path.name, "checkpoint_sha256": None, "file_sha256": sha256_of_model(path), "skipped": skipped}
-    return _measure(plans, options, about, stored, out or Path(f"{path.stem}-bench.json"), show)
-
-
-def read(path: Path) -> BenchResult:
-    """A stored measurement, its figures made again from its rounds. Raises ToolkitError."""
-    try:
-        if path.stat().st_size > MAX_REPORT_BYTES:
-            raise ToolkitError(f"{path} has {path.stat().st_size} bytes, more than any measurement of ours")
-        return judged(BenchResult.model_validate_json(path.read_bytes()))
-    except OSError as error:
-        raise ToolkitError(f"{path} cannot be read: {error.strerror}. Give a bench.json that `toolkit bench` wrote") from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise ToolkitError(f"{path} is no measurement of ours: {where}: {first['msg']}. Measure again: toolkit bench") from error
+    sha256 = sha256_of_model(path)
+    about = {"model": path.name, "checkpoint_sha256": None, "file_sha256": sha256, "skipped": skipped}
+    return _measure(plans, options, about, against, out or place_for(Path(), f"{path.name}-{REPORT}", options, sha256), show)
 
 
 def _measure(
-    plans: list[Plan], options: Options, about: dict[str, Any], stored: BenchResult | None, out: Path, show: Show | None
+    plans: list[Plan], options: Options, about: dict[str, Any], against: Path | None, out: Path, show: Show | None
 ) -> BenchResult:  # fmt: skip
     if options.loadgen:
         loadgen.require()
@@ -88,16 +71,33 @@ def _measure(
         arms=[plan.arm() for plan in plans], environment=describe(), load_average_before=list(os.getloadavg()),
         load_average_after=[],
     )  # fmt: skip
-    if stored is not None:
-        comparable(result, stored)  # before anything is measured
+    result = _asked(result, options, against)
+    writable(out)
     try:
-        result = _rounds(result, plans, options, stored, show)
+        result = _rounds(result, plans, options, show)
         if options.loadgen:
             result = result.model_copy(update={"loadgen": _loadgen(result, plans, options)})
     except _Interrupted as stopped:
         result = stopped.result.model_copy(update={"interrupted": True})
-    result = judged(result.model_copy(update={"load_average_after": list(os.getloadavg())}), stored)
-    write_text(out, result.model_dump_json(indent=1))
+    result = judged(result.model_copy(update={"load_average_after": list(os.getloadavg())}))
+    if worth_keeping(result, out):
+        write_text(out, result.model_dump_json(indent=1))
+        say(f"every sample is in {out}")
+    else:
+        say(f"no round was measured, so nothing was written to {out}")
+    return result
+
+
+def _asked(result: BenchResult, options: Options, against: Path | None) -> BenchResult:
+    """With what it is to be compared with. Raises ToolkitError, before anything is measured, where nothing could be decided."""
+    if against is not None:
+        if not options.decides:
+            raise ToolkitError("--against needs verdicts: leave out --quick, and --scenario sustained")
+        found = read(against)
+        comparable(result, found)
+        result = result.model_copy(update={"against": stored(against, found)})
+    if options.gate and not compared(result):
+        raise ToolkitError("--fail-if-slower has nothing to compare: give a second --runtime or --artifact, or --against FILE")
     return result
 
 
@@ -108,10 +108,10 @@ class _Interrupted(Exception):
         self.result = result
 
 
-def _rounds(result: BenchResult, plans: list[Plan], options: Options, stored: BenchResult | None, show: Show | None) -> BenchResult:
+def _rounds(result: BenchResult, plans: list[Plan], options: Options, show: Show | None) -> BenchResult:
     """Pilot rounds, which say how long it will take and find out what does not run at all; then all others."""
     rounds: list[list[Round]] = [[] for _ in plans]
-    errors, ran, shuffle = list[str | None](None for _ in plans), list[str](), random.Random(options.seed)
+    errors, ran, begun, shuffle = list[str | None](None for _ in plans), list[str](), list[str](), random.Random(options.seed)
     started = time.monotonic()
 
     def now() -> BenchResult:
@@ -119,30 +119,40 @@ def _rounds(result: BenchResult, plans: list[Plan], options: Options, stored: Be
             arm.model_copy(update={"rounds": own, "error": error})
             for arm, own, error in zip(result.arms, rounds, errors, strict=True)
         ]  # fmt: skip
-        return result.model_copy(update={"arms": arms, "order": list(ran), "seconds": time.monotonic() - started})
+        took = time.monotonic() - started
+        return result.model_copy(update={"arms": arms, "order": list(ran), "started": list(begun), "seconds": took})
+
+    def sound() -> list[int]:
+        return [arm for arm, error in enumerate(errors) if error is None]  # a failed arm is not tried again
+
+    def tell(done: int) -> None:
+        """Between rounds: nothing of ours draws or prints while an arm has its turn."""
+        words = f"{done} of {options.rounds} rounds, about {_time((options.rounds - done) * sum(expected[arm] for arm in sound()))} left"
+        if show is None:
+            say(f"bench: {words}")
+        else:
+            show(judged(now()), words)
 
     try:
         expected, errors = _pilot(plans, options)
         total = options.rounds * sum(expected)
         result = result.model_copy(update={"estimated_s": total})
-        say(f"{len(plans)} arms × {options.rounds} rounds: about {_time(total)}")
+        say(f"{len(sound())} of {len(plans)} arms run, {options.rounds} rounds each: about {_time(total)}")
         started = time.monotonic()
-        with progress("bench", options.rounds, unit="rounds") as update:
-            for number in range(options.rounds):
-                sound = [arm for arm, error in enumerate(errors) if error is None]  # a failed arm is not tried again
-                for group in [sound] if options.turns > 1 else [[arm] for arm in shuffle.sample(sound, len(sound))]:
-                    outcomes, turns = take([plans[arm].job(number, options) for arm in group], shuffle)
-                    ran += [f"{number}:{plans[group[place]].id}" for place in turns]
-                    for arm, outcome in zip(group, outcomes, strict=True):
-                        if isinstance(outcome, Round):
-                            rounds[arm].append(outcome)
-                        else:
-                            errors[arm] = outcome
-                if show is None:
-                    update(number + 1)
-                else:
-                    left = (options.rounds - number - 1) * sum(expected[arm] for arm, error in enumerate(errors) if error is None)
-                    show(judged(now(), stored), f"round {number + 1} of {options.rounds}, about {_time(left)} left")
+        for number in range(options.rounds):
+            if not sound():
+                break
+            tell(number)
+            order = shuffle.sample(sound(), len(sound()))
+            for group in [order] if options.turns > 1 else [[arm] for arm in order]:
+                begun += [f"{number}:{plans[arm].id}" for arm in group]
+                outcomes, turns = take([plans[arm].job(number, options) for arm in group], shuffle)
+                ran += [f"{number}:{plans[group[place]].id}" for place in turns]
+                for arm, outcome in zip(group, outcomes, strict=True):
+                    if isinstance(outcome, Round):
+                        rounds[arm].append(outcome)
+                    else:
+                        errors[arm] = outcome
     except KeyboardInterrupt:
         raise _Interrupted(now()) from None
     return now()
@@ -164,6 +174,8 @@ def _pilot(plans: list[Plan], options: Options) -> tuple[list[float], list[str |
             call_s = float(sum(outcome.samples_ns)) / max(1, len(outcome.samples_ns)) / 1e9
             spent = outcome.wall_ns / 1e9 + outcome.warmup_calls * call_s
             seconds.append(round_seconds(options, max(0.0, took - spent), call_s))
+            if options.scenario == "sustained" and options.timed_seconds > call_s * MOST_CALLS:
+                outcome = too_many(call_s, options.timed_seconds)
         else:
             seconds.append(0.0)
         errors.append(outcome if isinstance(outcome, str) else None)

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from toolkit.errors import ToolkitError
 from toolkit.runtimes import Session
 from toolkit.tensors import Batch
 
-MOST_CALLS = 2_000_000
+MOST_CALLS = 20_000_000  # a turn: 160 MB of samples; more is an error, for a measurement that ended early would not say so
 FEWEST_ROOM = 200_000  # calls that there is room for at first
 SPIN_NS = 2_000_000  # sleeping is not exact: the last two milliseconds before a call is due are spent awake
 Kept = Callable[[int, Batch], None]
@@ -32,6 +33,13 @@ class Timed:
         self.wall += turn.wall
 
 
+def too_many(call_s: float, seconds: float) -> str:
+    return (
+        f"a call takes {1e6 * call_s:.3g} µs, so that {seconds:g} s hold more than the {MOST_CALLS:,} calls that are kept; "
+        f"give --seconds {max(1, int(0.8 * call_s * MOST_CALLS))} at most"
+    )
+
+
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """Nothing is collected inside, and all is as before afterwards. Inside another one it costs nothing."""
@@ -51,13 +59,13 @@ def undisturbed() -> Iterator[None]:
 def back_to_back(session: Session, inputs: list[Batch], calls: int, seconds: float, keep: Kept, first: int = 0) -> Timed:
     """At least so many calls and so many seconds. `keep(place, outputs)` is called after each, outside what is timed.
 
-    Places are counted from `first`, that of the first call.
+    Places are counted from `first`, that of the first call. Raises ToolkitError where more calls fit than can be kept.
     """
     now, samples, framework = time.perf_counter_ns, array("q", bytes(8 * FEWEST_ROOM)), array("q")
     with undisturbed():
         done, began = 0, now()
         deadline = began + int(seconds * 1e9)
-        while done < MOST_CALLS:
+        while True:
             batch = inputs[(first + done) % len(inputs)]
             start = now()
             outputs = session(batch)
@@ -71,6 +79,8 @@ def back_to_back(session: Session, inputs: list[Batch], calls: int, seconds: flo
                 framework.append(own)
             if stop >= deadline and done >= calls:
                 break
+            if done == MOST_CALLS:
+                raise ToolkitError(too_many((stop - began) / 1e9 / done, seconds))
         wall = now() - began
     return Timed(samples[:done].tolist(), [], framework.tolist(), wall)
 
@@ -80,7 +90,7 @@ def paced(session: Session, inputs: list[Batch], hz: float, calls: int, keep: Ke
     now, timed = time.perf_counter_ns, Timed()
     with undisturbed():
         began = now()
-        for number in range(min(calls, MOST_CALLS)):
+        for number in range(calls):
             due, batch = began + int(number * 1e9 / hz), inputs[number % len(inputs)]
             if (left := due - now()) > SPIN_NS:
                 sleep((left - SPIN_NS) / 1e9)

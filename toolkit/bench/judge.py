@@ -7,47 +7,64 @@ from typing import Literal
 import numpy as np
 
 from toolkit.bench.plan import Options
-from toolkit.bench.result import Arm, BenchResult, Finding, Round, Sensors, Verdict
+from toolkit.bench.result import GOLDEN_OUTPUTS, Arm, BenchResult, Finding, Placement, Round, Sensors, StoredArm, Verdict
 from toolkit.bench.stats import CONFIDENCE, LEAST_ROUNDS, drift, summarise, t_interval
-from toolkit.errors import ToolkitError
+from toolkit.bench.stored import medians_ns
 
 SAME = 0.01  # a difference below one percent is none that anybody needs
 MOST_DRIFT = 0.02
 MOST_OTHERS = 0.10  # of all cores, by other processes
 MOST_STEAL = 0.02
 MOST_JUMP_NS = 50_000_000
-MACHINE = ("processor", "cores", "memory", "system")
+CPU, GPU, NEURAL_ENGINE = "CPU", "GPU", "Neural Engine"
+# What was requested → (where ops may be, where at least one must be). Core ML may use the CPU beside an accelerator; a provider of
+# ONNX Runtime that hands a part of the graph to another one is another measurement.
+PLACES: dict[str, tuple[set[str], set[str]]] = {
+    "CPUExecutionProvider": ({"CPUExecutionProvider"}, set()),
+    "CoreMLExecutionProvider": ({"CoreMLExecutionProvider"}, set()),
+    "requested CPU_ONLY": ({CPU}, set()),
+    "requested CPU_AND_GPU": ({CPU, GPU}, {GPU}),
+    "requested CPU_AND_NE": ({CPU, NEURAL_ENGINE}, {NEURAL_ENGINE}),
+    "requested ALL": ({CPU, GPU, NEURAL_ENGINE}, set()),
+}
 
 
-def judged(raw: BenchResult, stored: BenchResult | None = None) -> BenchResult:
-    """With everything that follows from its rounds. `stored`: an earlier measurement to compare with, instead of the first arm."""
+def judged(raw: BenchResult) -> BenchResult:
+    """With everything that follows from its rounds, and from what it keeps of an earlier measurement."""
     options = Options(preset=raw.preset, scenario=raw.scenario, hz=raw.hz, seconds=raw.sustained_s, seed=raw.seed)
     cores = int(raw.environment.get("cores", "1"))
     arms = []
     for arm in raw.arms:
-        figures = None if arm.error else summarise(arm.rounds, arm.batch, raw.scenario)
-        arms.append(arm.model_copy(update={"figures": figures, "findings": list(findings(arm, options, cores))}))
-    noise, verdicts = None, list[Verdict]()
+        counted = arm.rounds[0].images if arm.rounds else None
+        batch = arm.batch if counted is None else max(1, counted)
+        figures = None if arm.error else summarise(arm.rounds, batch if counted != 0 else None, raw.scenario)
+        arms.append(arm.model_copy(update={"batch": batch, "figures": figures, "findings": list(findings(arm, options, cores))}))
+    own = _own(arms, raw.scenario) if options.decides else None
+    band = SAME if own is None or own.low <= 1 <= own.high else max(SAME, own.high - 1, 1 / own.low - 1)
+    verdicts = [] if own is None else [own]
     if options.decides:
-        control = next((arm for arm in arms if arm.control), None)
-        if control is not None and control.valid and arms[0].valid and (own := compare(control, arms[0], 1, raw.scenario)) is not None:
-            noise = math.sqrt(own.high / own.low) - 1
-            verdicts.append(own)
-        pairs = _pairs(arms, stored)
+        pairs = compared(raw.model_copy(update={"arms": arms}))
         verdicts += [
             found
             for arm, other in pairs
-            if arm.valid and other.valid  # what is invalid is shown, and never ranked
-            and (found := compare(arm, other, len(pairs), raw.scenario, paired=stored is None)) is not None
+            if arm.valid and other.why_not is None  # what is invalid is shown, and never ranked
+            and (found := compare(arm, other, len(pairs), raw.scenario, band)) is not None
         ]  # fmt: skip
+    noise = None if own is None else math.sqrt(own.high / own.low) - 1
     return raw.model_copy(update={"arms": arms, "noise": noise, "verdicts": verdicts})
 
 
-def _pairs(arms: list[Arm], stored: BenchResult | None) -> list[tuple[Arm, Arm]]:
-    """Arms and what each is compared with: the first of its own batch size, or the same one in a stored measurement."""
-    own = [arm for arm in arms if not arm.control]
-    if stored is not None:
-        before = {arm.id: arm for arm in stored.arms if not arm.control}
+def _own(arms: list[Arm], scenario: str) -> Verdict | None:
+    """The first arm against itself. Where that is not 1, others must be farther from 1 than it is."""
+    control = next((arm for arm in arms if arm.control), None)
+    return compare(control, arms[0], 1, scenario) if control is not None and control.valid and arms[0].valid else None
+
+
+def compared(result: BenchResult) -> list[tuple[Arm, Arm | StoredArm]]:
+    """Arms and what each is to be compared with: the first of its own batch size, or the same one in an earlier measurement."""
+    own = [arm for arm in result.arms if not arm.control]
+    if result.against is not None:
+        before = {arm.id: arm for arm in result.against.arms}
         return [(arm, before[arm.id]) for arm in own if arm.id in before]
     first: dict[int, Arm] = {}
     for arm in own:
@@ -55,61 +72,73 @@ def _pairs(arms: list[Arm], stored: BenchResult | None) -> list[tuple[Arm, Arm]]
     return [(arm, first[arm.batch]) for arm in own if arm is not first[arm.batch]]
 
 
-def comparable(now: BenchResult, stored: BenchResult) -> None:
-    """Raises ToolkitError where a comparison with a stored measurement would mean nothing."""
-    for name in MACHINE:
-        mine, theirs = now.environment.get(name), stored.environment.get(name)
-        if mine != theirs:
-            raise ToolkitError(f"not comparable: {name} is {mine!r} here and {theirs!r} there. Measure both on one machine")
-    if (now.scenario, now.hz) != (stored.scenario, stored.hz):
-        raise ToolkitError(f"not comparable: scenario {now.scenario} here, {stored.scenario} there")
+def undecided(result: BenchResult) -> list[tuple[str, str]]:
+    """(arm, why) of each comparison that was to be made and has no verdict."""
+    decided, found = {each.arm for each in result.verdicts}, list[tuple[str, str]]()
+    for arm, other in compared(result):
+        if arm.id in decided:
+            continue
+        theirs = f"{other.id}, {'stored' if isinstance(other, StoredArm) else 'which it is compared with'}, is {other.why_not}"
+        few = f"there are {len(arm.rounds)} rounds, needed: {LEAST_ROUNDS} of both"
+        found.append((arm.id, f"it is {arm.why_not}" if arm.why_not else theirs if other.why_not else few))
+    return found
 
 
-def compare(arm: Arm, other: Arm, number: int, scenario: str, paired: bool = True) -> Verdict | None:
+def unmatched(result: BenchResult) -> list[tuple[str, str]]:
+    """(arm, why) of those that only one of two measurements has."""
+    if result.against is None:
+        return []
+    mine, theirs = [arm.id for arm in result.arms if not arm.control], [arm.id for arm in result.against.arms]
+    missing = [(each, f"it is not in {result.against.file}") for each in mine if each not in theirs]
+    return missing + [(each, f"it is in {result.against.file} and not here") for each in theirs if each not in mine]
+
+
+def compare(arm: Arm, other: Arm | StoredArm, number: int, scenario: str, band: float = SAME) -> Verdict | None:
     """Latency of `arm` over that of `other`; None where one of them was not measured often enough.
 
-    Paired by rounds, which lie side by side in time; else Welch's interval. `number` of comparisons: Bonferroni.
+    Paired by rounds, which lie side by side in time; of a stored one Welch's interval. `number` of comparisons: Bonferroni.
     """
-    mine, theirs = medians(arm, scenario), medians(other, scenario)
-    confidence = 1 - (1 - CONFIDENCE) / max(1, number)
-    if paired:
+    mine, confidence = {place: math.log(each) for place, each in medians_ns(arm, scenario).items()}, 1 - (1 - CONFIDENCE) / max(1, number)
+    if arm.error:
+        return None
+    if isinstance(other, StoredArm):
+        before = [math.log(each) for each in other.medians_ns]
+        if min(len(mine), len(before)) < LEAST_ROUNDS:
+            return None
+        mean, low, high = welch(list(mine.values()), before, confidence)
+    else:
+        theirs = {place: math.log(each) for place, each in medians_ns(other, scenario).items()}
         both = sorted(mine.keys() & theirs.keys())
-        if arm.error or other.error or len(both) < LEAST_ROUNDS:
+        if other.error or len(both) < LEAST_ROUNDS:
             return None
         mean, low, high = t_interval([mine[each] - theirs[each] for each in both], confidence)
-    else:
-        if arm.error or other.error or min(len(mine), len(theirs)) < LEAST_ROUNDS:
-            return None
-        mean, low, high = welch(list(mine.values()), list(theirs.values()), confidence)
     return Verdict(
-        arm=arm.id, against=other.id if paired else f"{other.id}, stored", ratio=math.exp(mean), low=math.exp(low), high=math.exp(high),
-        verdict=_word(low, high),
+        arm=arm.id, against=f"{other.id}, stored" if isinstance(other, StoredArm) else other.id, ratio=math.exp(mean), low=math.exp(low),
+        high=math.exp(high), verdict=_word(low, high, band),
     )  # fmt: skip
-
-
-def medians(arm: Arm, scenario: str) -> dict[int, float]:
-    """Round → log of its median; of cold rounds of the time to the first result."""
-    if scenario == "cold":
-        return {each.number: math.log((each.compile_ns or 0) + each.load_ns + each.first_call_ns) for each in arm.rounds}
-    return {each.number: float(np.log(np.median(each.samples_ns))) for each in arm.rounds if each.samples_ns}
 
 
 def welch(mine: Sequence[float], theirs: Sequence[float], confidence: float) -> tuple[float, float, float]:
     """(difference of the means, low, high) of two independent samples of unequal variance."""
-    from scipy.stats import ttest_ind
+    from scipy.stats import t
 
-    found = ttest_ind(mine, theirs, equal_var=False)
-    low, high = found.confidence_interval(confidence)
-    return float(np.mean(mine) - np.mean(theirs)), float(low), float(high)
+    difference = float(np.mean(mine) - np.mean(theirs))
+    errors = [float(np.var(each, ddof=1)) / len(each) for each in (mine, theirs)]
+    if sum(errors) < 1e-24:  # rounds that are all the same, as of a clock that is coarse
+        return difference, difference, difference
+    freedom = sum(errors) ** 2 / sum(error**2 / (len(each) - 1) for error, each in zip(errors, (mine, theirs), strict=True))
+    half = float(t.ppf((1 + confidence) / 2, freedom)) * math.sqrt(sum(errors))
+    return difference, difference - half, difference + half
 
 
-def _word(low: float, high: float) -> Literal["faster", "slower", "same", "inconclusive"]:
-    same = math.log1p(SAME)
-    if high < -same:
+def _word(low: float, high: float, band: float = SAME) -> Literal["faster", "slower", "same", "inconclusive"]:
+    """`band`: wider where the control shows that no difference reaches that far; then nothing is called the same."""
+    far = math.log1p(band)
+    if high < -far:
         return "faster"
-    if low > same:
+    if low > far:
         return "slower"
-    return "same" if -same <= low and high <= same else "inconclusive"
+    return "same" if band == SAME and -far <= low and high <= far else "inconclusive"
 
 
 def findings(arm: Arm, options: Options, cores: int) -> Iterator[Finding]:
@@ -121,8 +150,13 @@ def findings(arm: Arm, options: Options, cores: int) -> Iterator[Finding]:
     yield _verified(rounds)
     yield _placed(rounds)
     yield _clocks(rounds)
-    if options.scenario == "cold":
-        return
+    if options.scenario != "cold":
+        yield from _timing(rounds, options)
+    yield from _quiet(rounds, cores)
+    yield from _power(rounds)
+
+
+def _timing(rounds: list[Round], options: Options) -> Iterator[Finding]:
     needed = 0.0 if options.hz is not None else options.timed_seconds  # the last of the paced calls is begun before the end
     calls, seconds = min(len(each.samples_ns) for each in rounds), min(each.wall_ns for each in rounds) / 1e9
     yield Finding(
@@ -131,29 +165,41 @@ def findings(arm: Arm, options: Options, cores: int) -> Iterator[Finding]:
     )  # fmt: skip
     if options.scenario != "sustained":
         yield _steady(rounds)
-    yield from _quiet(rounds, cores)
-    yield from _power(rounds)
 
 
 def _verified(rounds: list[Round]) -> Finding:
     need = "before, during and after timing, within the gate"
     if not any(each.verified for each in rounds):
-        return Finding(name="outputs are the golden ones", ok=None, figure="not verified: there is no reference for this file", need=need)
+        return Finding(name=GOLDEN_OUTPUTS, ok=None, figure="not verified: there is no reference for this file", need=need)
     counts = {when: sum(each.verified.get(when, 0) for each in rounds) for when in ("before", "during", "after")}
     largest, gate = max(each.max_abs_logit or 0.0 for each in rounds), rounds[0].allowed_abs_logit
     figure = f"{sum(counts.values())} outputs, max |Δ logit| {largest:.2g}"
     if gate is None:
-        return Finding(name="outputs are the golden ones", ok=None, figure=f"{figure}, not judged by its logits", need=need)
-    return Finding(name="outputs are the golden ones", ok=largest <= gate, figure=figure, need=f"≤ {gate:.2g}, {need}")
+        return Finding(name=GOLDEN_OUTPUTS, ok=None, figure=f"{figure}, not judged by its logits", need=need)
+    return Finding(name=GOLDEN_OUTPUTS, ok=largest <= gate, figure=figure, need=f"≤ {gate:.2g}, {need}")
 
 
 def _placed(rounds: list[Round]) -> Finding:
-    """Requested and planned: a provider that hands a part of the graph to another one is another measurement."""
-    place = rounds[0].placement
-    total = sum(place.planned.values())
-    figure = ", ".join(f"{count} of {total} ops on {name}" for name, count in place.planned.items()) or "not said"
-    ok = None if total == 0 or place.requested.startswith("requested") else set(place.planned) == {place.requested}
-    return Finding(name="runs where it was asked to", ok=ok, figure=figure, need=place.requested)
+    """Requested and planned, in every round."""
+    places = [each.placement for each in rounds]
+    states = [_where(each) for each in places]
+    figures = dict.fromkeys(each.fallback or _counted(each.planned) or "not said" for each in places)
+    ok = False if False in states else None if None in states else True
+    return Finding(name="runs where it was asked to", ok=ok, figure="; in other rounds ".join(figures), need=places[0].requested)
+
+
+def _counted(planned: dict[str, int]) -> str:
+    return ", ".join(f"{count} of {sum(planned.values())} ops on {name}" for name, count in planned.items())
+
+
+def _where(place: Placement) -> bool | None:
+    if place.fallback:
+        return False
+    if not place.planned:
+        return None
+    allowed, needed = PLACES.get(place.requested, ({place.requested}, set()))
+    there = {name for name, count in place.planned.items() if count}
+    return there <= allowed and needed <= there
 
 
 def _clocks(rounds: list[Round]) -> Finding:
@@ -168,9 +214,9 @@ def _steady(rounds: list[Round]) -> Finding:
     figure = f"{100 * math.expm1(mean):+.1f} %"
     if math.isnan(low):
         return Finding(name="does not drift", ok=None, figure=f"{figure} (too few rounds to tell)", need=f"≤ {100 * MOST_DRIFT:g} %")
-    proven = low > MOST_DRIFT or high < -MOST_DRIFT
+    proven, none = low > MOST_DRIFT or high < -MOST_DRIFT, low >= -MOST_DRIFT and high <= MOST_DRIFT
     figure += f" [{100 * math.expm1(low):+.1f}, {100 * math.expm1(high):+.1f}] from first to last third"
-    return Finding(name="does not drift", ok=not proven, figure=figure, need=f"not proven beyond {100 * MOST_DRIFT:g} %")
+    return Finding(name="does not drift", ok=False if proven else True if none else None, figure=figure, need=f"≤ {100 * MOST_DRIFT:g} %")
 
 
 def _quiet(rounds: list[Round], cores: int) -> Iterator[Finding]:

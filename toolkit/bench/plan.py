@@ -10,7 +10,7 @@ SCENARIOS: dict[Scenario, str] = {
     "stream": "one call after the other",
     "offline": "many images a call: images/s is what counts",
     "paced": "a call at fixed times, latency from the time it was due",
-    "cold": "fresh processes: compile, load and first call",
+    "cold": "fresh processes, the files still in memory: compile, load and first call",
     "sustained": "one long round: how the latency changes with time",
 }
 PresetName = Literal["quick", "default", "publish"]
@@ -37,11 +37,16 @@ PILOT_SECONDS = 0.5  # of the short first round that tells how long the others w
 ROUND_LIMIT_S = 600.0  # beyond the time that is measured: a hung runtime becomes a row, not a hung session
 OFFLINE_BATCH = 64
 LEAST_SUSTAINED_S = 30.0  # three windows
+LEAST_PACED_CALLS = 20  # a round: the median of one call is no round
+LEAST_HZ, MOST_HZ = 0.01, 10_000.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """`batch`, `threads`: one arm each; None: the runtime's own number. `hz` of `paced`, `seconds` of `sustained`."""
+    """`batch`, `threads`: one arm each; None: the runtime's own number. `hz` of `paced`, `seconds` of `sustained`.
+
+    `gate`: whoever asks wants to be told when an arm is slower, so what decides nothing is an error.
+    """
 
     preset: PresetName = "default"
     scenario: Scenario = "stream"
@@ -51,6 +56,7 @@ class Options:
     seconds: float | None = None
     seed: int = 0
     loadgen: bool = False
+    gate: bool = False
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
@@ -61,12 +67,17 @@ class Options:
             raise ToolkitError("--scenario paced and --hz N belong together: give both, or neither")
         if (self.seconds is not None) != (self.scenario == "sustained"):
             raise ToolkitError("--scenario sustained and --seconds N belong together: give both, or neither")
-        if self.hz is not None and not 0 < self.hz <= 10_000:
-            raise ToolkitError(f"--hz {self.hz:g}: between 0 and 10,000 calls a second can be paced")
+        if self.hz is not None and not LEAST_HZ <= self.hz <= MOST_HZ:
+            raise ToolkitError(f"--hz {self.hz:g}: between {LEAST_HZ:g} and {MOST_HZ:,.0f} calls a second can be paced")
         if self.seconds is not None and not LEAST_SUSTAINED_S <= self.seconds <= 24 * 3600:
             raise ToolkitError(f"--seconds {self.seconds:g}: from {LEAST_SUSTAINED_S:g} (three windows of ten seconds) to a day")
         if self.loadgen and (self.scenario != "stream" or self.batches != (1,)):
             raise ToolkitError("--loadgen is MLPerf's SingleStream: it goes with --scenario stream and batch 1")
+        if self.gate and not self.decides:
+            raise ToolkitError("--fail-if-slower needs verdicts: leave out --quick, and --scenario sustained")
+        for flag, values in (("--batch", self.batch), ("--threads", self.threads)):
+            if twice := next((each for each in values if values.count(each) > 1), None):
+                raise ToolkitError(f"{flag} {twice} is given twice, which would be two arms of one name; give it once")
 
     @property
     def batches(self) -> tuple[int, ...]:
@@ -83,16 +94,17 @@ class Options:
 
     @property
     def timed_seconds(self) -> float:
-        """At least so long is timed, a round."""
+        """At least so long is timed, a round; `paced`: long enough for its calls."""
         if self.scenario == "cold":
             return 0.0
-        return self.seconds or PRESETS[self.preset].seconds
+        least = 0.0 if self.hz is None else LEAST_PACED_CALLS / self.hz
+        return max(least, self.seconds or PRESETS[self.preset].seconds)
 
     @property
     def timed_calls(self) -> int:
         """At least so many are timed, a round; `paced`: exactly so many are due."""
         if self.hz is not None:
-            return max(1, round(self.hz * self.timed_seconds))
+            return round(self.hz * self.timed_seconds)
         return {"cold": 0, "sustained": 1}.get(self.scenario, PRESETS[self.preset].calls)
 
     @property

@@ -32,6 +32,7 @@ class Placement(Frozen):
 
     requested: str
     planned: dict[str, int]
+    fallback: str | None = None  # a setting by which ops may run elsewhere without a word
 
 
 class Turn(Frozen):
@@ -59,6 +60,7 @@ class Round(Frozen):
     max_abs_logit: Figure | None  # the largest difference among them
     allowed_abs_logit: float | None
     placement: Placement
+    images: int | None = None  # a call, counted in the arrays; 0: no batch axis. None: before schema 3, and then as the arm says
     turns: list[Turn] = Field(min_length=1)
 
 
@@ -79,7 +81,8 @@ class Figures(Frozen):
     p99_ms: float | None
     early_stopping_p90_ms: float | None  # MLPerf LoadGen's estimate: at 99 % confidence the true quantile is not above it
     early_stopping_p99_ms: float | None
-    images_per_s: float | None
+    images_per_s: float | None  # also None where the inputs have no batch axis
+    calls_per_s: float | None = None
     service_p50_ms: float | None
     framework_p50_ms: float | None
     compile_ms: Interval | None
@@ -93,6 +96,9 @@ class Figures(Frozen):
     effective_calls: float | None  # how many independent calls they are worth, by their autocorrelation
     windows_ms: list[float]  # `sustained`: p50 of each ten seconds
     peak_memory_bytes: int
+
+
+GOLDEN_OUTPUTS = "outputs are the golden ones"
 
 
 class Finding(Frozen):
@@ -121,8 +127,18 @@ class Arm(Frozen):
     findings: list[Finding] = Field(default_factory=list)
 
     @property
+    def why_not(self) -> str | None:
+        """None where it is valid, else in words why it is not."""
+        if self.error is not None:
+            return f"FAILED ({self.error})"
+        if self.figures is None:
+            return "not measured"
+        broken = [each.name for each in self.findings if each.ok is False]
+        return f"INVALID ({', '.join(broken)})" if broken else None
+
+    @property
     def valid(self) -> bool:
-        return self.error is None and self.figures is not None and all(each.ok is not False for each in self.findings)
+        return self.why_not is None
 
 
 class Verdict(Frozen):
@@ -134,6 +150,23 @@ class Verdict(Frozen):
     low: float
     high: float
     verdict: Literal["faster", "slower", "same", "inconclusive"]
+
+
+class StoredArm(Frozen):
+    """Of an earlier measurement, what is compared with: the median of each round, of cold rounds the time to the first result."""
+
+    id: str
+    medians_ns: list[float]
+    why_not: str | None  # it was not valid
+
+
+class Stored(Frozen):
+    """The earlier measurement of `--against`, kept so that the verdicts can be made again without its file."""
+
+    file: str
+    sha256: str
+    started_utc: str
+    arms: list[StoredArm]
 
 
 class LoadGenRow(Frozen):
@@ -159,7 +192,7 @@ class Skipped(Frozen):
 class BenchResult(Frozen):
     """`checkpoint_sha256` None: a file from elsewhere, with nothing to verify its outputs against. `noise`: the control's half-width."""
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[2, 3] = 3  # 2: without `against`, `started`, `images` and `calls_per_s`
     model: str
     checkpoint_sha256: str | None
     file_sha256: str | None  # of a file from elsewhere
@@ -169,6 +202,8 @@ class BenchResult(Frozen):
     sustained_s: float | None
     seed: int
     order: list[str]  # "<round>:<arm>", a turn each, as they were run
+    started: list[str] = Field(default_factory=list)  # "<round>:<arm>", a process each, as they were started
+    against: Stored | None = None
     started_utc: str
     estimated_s: float | None  # stated before the first round
     seconds: float  # that it took, the pilot rounds not counted
@@ -184,4 +219,11 @@ class BenchResult(Frozen):
 
     @property
     def slower(self) -> bool:
-        return any(each.verdict == "slower" for each in self.verdicts)
+        """Of the control nothing can be slower than itself."""
+        controls = {arm.id for arm in self.arms if arm.control}
+        return any(each.verdict == "slower" and each.arm not in controls for each in self.verdicts)
+
+    @property
+    def wrong(self) -> bool:
+        """Whether outputs were compared with the golden ones, and were not those."""
+        return any(each.name == GOLDEN_OUTPUTS and each.ok is False for arm in self.arms for each in arm.findings)

@@ -16,7 +16,7 @@ from toolkit.bench.sensors import cool_down
 from toolkit.bench.worker import END, READY, ROUND, TURN, Job
 from toolkit.processes import Silent, Speaking, speaking
 
-WORKER = "toolkit.bench.worker"
+WORKER = "toolkit.bench"  # its __main__
 EXIT_S = 30.0  # that a worker may take to end after its last word
 
 
@@ -25,7 +25,8 @@ def take(
 ) -> tuple[list[Round | str], list[int]]:
     """(a Round of each job, or in words how its worker ended; whose turn it was, one after the other).
 
-    `workers`: module and first arguments of each job's worker, where it is not our own.
+    Workers are started in the order of `jobs`; `shuffle` decides whose turn it is. `workers`: module and first arguments of each
+    job's worker, where it is not our own.
     """
     outcomes: dict[int, Round | str] = {}
     alive: dict[int, Speaking] = {}
@@ -43,12 +44,12 @@ def take(
             return None
 
     with ExitStack() as stack:
-        for place in shuffle.sample(range(len(jobs)), len(jobs)):
+        for place in range(len(jobs)):
             cool_down()
             module, *first = workers[place] if workers else (WORKER,)
             alive[place] = stack.enter_context(speaking(module, [*first, jobs[place].model_dump_json()]))
             ask(place, None, READY)
-        for _ in range(max(job.turns for job in jobs)):
+        for _ in range(max((job.turns for job in jobs), default=0)):
             for place in shuffle.sample(sorted(alive), len(alive)):
                 if ask(place, TURN, TURN) is not None:
                     turns.append(place)

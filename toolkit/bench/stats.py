@@ -11,10 +11,13 @@ from toolkit.bench.result import Figures, Interval, Round
 
 Array = np.ndarray[Any, Any]
 # A quantile p needs enough calls for a bound: the smallest n with 1 − p^n ≥ 0.99 (one-sided, distribution-free).
+# Independent ones: neighbours that resemble each other bound nothing twice.
 CALLS_FOR_P90, CALLS_FOR_P99 = 44, 459
 LEAST_ROUNDS = 3
 CONFIDENCE = 0.95
-GAP, LEAST_SHARE = math.log(1.15), 0.05  # what separates two modes, and how many calls make one
+LEAST_SHARE = 0.05  # of the calls make a mode
+BIN = math.log(1.15) / 2  # of the histogram of logs: modes closer than 15 % are one
+VALLEY = 0.5  # of the lower of two peaks: what a valley between them must prove to lie below
 SEVERE = 3.0  # interquartile ranges (Tukey's outer fence)
 WINDOW_NS = 10**10
 
@@ -52,10 +55,22 @@ def early_stopping(samples: Array, quantile: float, confidence: float = 0.99) ->
 
 
 def modes(samples: Array) -> list[tuple[float, float]]:
-    """(centre, share) of groups of calls with more than 15 % between them, each at least 5 % of all; empty where there is one."""
-    ordered = np.sort(samples)
-    groups = np.split(ordered, np.flatnonzero(np.diff(np.log(ordered)) > GAP) + 1)
-    large = [(float(np.median(group)), len(group) / len(ordered)) for group in groups if len(group) >= LEAST_SHARE * len(ordered)]
+    """(centre, share) of groups of calls with a valley between them, each at least 5 % of all; empty where there is one.
+
+    A valley is where the histogram of the logs is proven to be below half the lower of the peaks on both sides: the count that
+    chance may hide there is three standard deviations above what was seen, so few calls prove nothing, and stragglers fill nothing.
+    """
+    logs = np.sort(np.log(samples))
+    counts = np.bincount(((logs - logs[0]) / BIN).astype(int))
+    if len(counts) < 3:
+        return []
+    rising, falling = np.maximum.accumulate(counts), np.maximum.accumulate(counts[::-1])[::-1]
+    peaks = np.minimum(np.concatenate([[0], rising[:-1]]), np.concatenate([falling[1:], [0]]))
+    low = counts + 3 * np.sqrt(counts + 1) + 3 < VALLEY * peaks
+    runs = np.split(np.flatnonzero(low), np.flatnonzero(np.diff(np.flatnonzero(low)) > 1) + 1)
+    borders = [logs[0] + BIN * (run[0] + run[-1] + 1) / 2 for run in runs if len(run)]
+    groups = np.split(np.exp(logs), np.searchsorted(logs, borders))
+    large = [(float(np.median(group)), len(group) / len(logs)) for group in groups if len(group) >= LEAST_SHARE * len(logs)]
     return large if len(large) > 1 else []
 
 
@@ -81,8 +96,8 @@ def effective(samples: Array) -> float:
     return len(samples) * (1 - correlation) / (1 + correlation)
 
 
-def summarise(rounds: Sequence[Round], batch: int, scenario: Scenario = "stream") -> Figures | None:
-    """The figures of an arm; None without rounds."""
+def summarise(rounds: Sequence[Round], batch: int | None, scenario: Scenario = "stream") -> Figures | None:
+    """The figures of an arm; None without rounds. `batch` None: its inputs have no batch axis."""
     if not rounds:
         return None
     compiles = [each.compile_ns for each in rounds if each.compile_ns is not None]
@@ -99,17 +114,19 @@ def summarise(rounds: Sequence[Round], batch: int, scenario: Scenario = "stream"
     calls, wall_s = len(samples), sum(each.wall_ns for each in rounds) / 1e9
     paces = [np.median(each.service_ns) / 1e6 for each in rounds if each.service_ns]
     own = [np.median(each.framework_ns) / 1e6 for each in rounds if each.framework_ns]
+    worth = sum(effective(each) for each in each_round)
     mean, low, high = t_interval([drift(each) for each in each_round])
     return Figures(
         calls=calls, p50_ms=_interval(medians),
-        p90_ms=float(np.quantile(samples, 0.90)) if calls >= CALLS_FOR_P90 else None,
-        p99_ms=float(np.quantile(samples, 0.99)) if calls >= CALLS_FOR_P99 else None,
+        p90_ms=float(np.quantile(samples, 0.90)) if worth >= CALLS_FOR_P90 else None,
+        p99_ms=float(np.quantile(samples, 0.99)) if worth >= CALLS_FOR_P99 else None,
         early_stopping_p90_ms=early_stopping(samples, 0.90), early_stopping_p99_ms=early_stopping(samples, 0.99),
-        images_per_s=batch * calls / wall_s, service_p50_ms=_centre(paces), framework_p50_ms=_centre(own),
+        images_per_s=None if batch is None else batch * calls / wall_s, calls_per_s=calls / wall_s,
+        service_p50_ms=_centre(paces), framework_p50_ms=_centre(own),
         between_rounds=float(np.log(medians).std(ddof=1)) if len(medians) > 1 else None,
         within_rounds=float(np.median([np.log(each).std() for each in each_round])),
         drift=Interval(value=math.expm1(mean), low=_known(math.expm1(low)), high=_known(math.expm1(high))),
-        modes=modes(samples), outliers=outliers(samples), effective_calls=sum(effective(each) for each in each_round),
+        modes=modes(samples), outliers=outliers(samples), effective_calls=worth,
         windows_ms=_windows(rounds[0]) if scenario == "sustained" else [], **cold,
     )  # fmt: skip
 

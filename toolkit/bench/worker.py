@@ -1,4 +1,4 @@
-"""One round of one arm, in a process of its own: `python -m toolkit.bench.worker '<job as JSON>'`.
+"""One round of one arm, in a process of its own: `python -m toolkit.bench '<job as JSON>'`.
 
 It says READY once it has loaded, verified and warmed up; is told TURN for each stretch of timed calls, and answers with that
 word; is told END, and answers with a Round.
@@ -8,6 +8,8 @@ A process each, because runtimes disturb one another: ONNX Runtime's spinning th
 
 import contextlib
 import math
+import os
+import random
 import sys
 import tempfile
 import time
@@ -27,11 +29,13 @@ from toolkit.devices import peak_memory_bytes
 from toolkit.errors import ToolkitError
 from toolkit.records import Frozen
 from toolkit.runtimes import Session, find
+from toolkit.runtimes.files import described, images_in, made_up
 from toolkit.tensors import IMAGE, LOGITS, Batch
 
 BATCHES = 8  # distinct ones, that take turns
 FIRST = 8  # golden images that are run one by one before anything is timed
 SAMPLED, MOST_KEPT = 0.05, 1000  # of the timed calls, those whose outputs are looked at
+MPS_FALLBACK = "PYTORCH_ENABLE_MPS_FALLBACK"  # ops that Metal lacks then run on the CPU, without a word
 STATUS = Path("/proc/self/status")
 READY, TURN, END, ROUND = "@ready", "@turn", "@end", "@round "
 
@@ -55,7 +59,7 @@ class Job(Frozen):
     warmup_calls: int
     golden: str | None
     allowed_abs_logit: float | None
-    shapes: dict[str, tuple[int, ...]]
+    shapes: dict[str, tuple[tuple[int, ...], str | None]]  # and types, where the file does not say them
     seed: int
 
 
@@ -90,13 +94,14 @@ def _await(word: str) -> None:
 
 def run(job: Job, turns: Iterable[int] | None = None) -> Round:
     """Loads, verifies, warms up, times in turns, verifies. Raises ToolkitError when the outputs before timing are not the golden ones."""
+    starting = read()
     with opened(job) as (session, inputs, expected, cold):
-        started = time.perf_counter_ns()
-        session(inputs[0])
-        first_ns = time.perf_counter_ns() - started
+        first_ns = _first_call(job, session, inputs[0])
+        begun = Turn(calls=0, before=starting, after=read())  # of a cold round this is what is measured
         check = Verified(job.allowed_abs_logit)
-        for batch, logits in zip(_singly(inputs), [] if expected is None else _singly(expected), strict=False):
-            check("before", session(batch)[LOGITS], logits)
+        if expected is not None:
+            for batch, logits in zip(_singly(inputs), _singly(expected), strict=True):
+                check("before", session(batch)[LOGITS], logits)
         if not check.right:
             raise ToolkitError(
                 f"{Path(job.path).name} computes wrong outputs here: max |Δ logit| {check.largest:.3g}, "
@@ -106,8 +111,11 @@ def run(job: Job, turns: Iterable[int] | None = None) -> Round:
         kept, timed, taken = _Kept(job.seed), Timed(), list[Turn]()
         with undisturbed():  # once: collecting takes a tenth of a second with a large library, and there are ten turns
             for turn in range(job.turns) if turns is None else turns:
-                for place in range(0 if job.scenario == "cold" else AWAKE_CALLS):
+                for place in range(AWAKE_CALLS if job.scenario != "cold" else 0):
                     session(inputs[place])
+                if job.scenario == "cold":
+                    taken.append(begun)
+                    continue
                 calls, before = len(timed.samples), read(power=turn == 0)
                 timed.add(_timed(job, session, inputs, kept, calls))
                 taken.append(Turn(calls=len(timed.samples) - calls, before=before, after=read(power=turn == job.turns - 1)))
@@ -119,9 +127,31 @@ def run(job: Job, turns: Iterable[int] | None = None) -> Round:
             number=job.number, first_call_ns=first_ns, warmup_calls=warmup, samples_ns=timed.samples, service_ns=timed.service,
             wall_ns=timed.wall, framework_ns=timed.framework, peak_memory_bytes=_peak_bytes(), verified=check.counts,
             max_abs_logit=check.largest if check.counts else None, allowed_abs_logit=job.allowed_abs_logit,
-            placement=Placement(requested=", ".join(session.placement()) or job.runtime, planned=session.planned()),
+            placement=_placement(job, session), images=job.batch if expected is not None else images_in(session.inputs(), inputs[0]),  # type: ignore[attr-defined]
             turns=taken, **cold,
         )  # fmt: skip
+
+
+def _first_call(job: Job, session: Session, batch: Batch) -> int:
+    """Nanoseconds. Raises ToolkitError where a file from elsewhere does not take what was made up for it."""
+    started = time.perf_counter_ns()
+    try:
+        session(batch)
+    except Exception as error:
+        if job.golden is not None or isinstance(error, ToolkitError):
+            raise
+        name, said = next(iter(batch), "NAME"), str(error).strip().splitlines() or [type(error).__name__]
+        raise ToolkitError(
+            f"{Path(job.path).name} does not run on what was made up ({described(batch)}): {said[0]} "
+            f"Give sizes that it takes: --shape {name}=1x3x224x224 (inputs are handed over as tensors, one by one)"
+        ) from error
+    return time.perf_counter_ns() - started
+
+
+def _placement(job: Job, session: Session) -> Placement:
+    requested, setting = ", ".join(session.placement()) or job.runtime, os.environ.get(MPS_FALLBACK, "0")
+    falls = requested.startswith("mps") and setting not in ("", "0")
+    return Placement(requested=requested, planned=session.planned(), fallback=f"{MPS_FALLBACK}={setting}" if falls else None)
 
 
 @contextlib.contextmanager
@@ -167,22 +197,30 @@ class Verified:
 
 
 class _Kept:
-    """Copies of the outputs of calls that were drawn beforehand, and of the first."""
+    """Copies of the outputs of calls that the seed draws, and of the first.
+
+    Of however many calls there will be MOST_KEPT stay, each with the same chance (reservoir sampling): the last turn is looked at
+    as much as the first one.
+    """
 
     def __init__(self, seed: int) -> None:
         self.drawn = np.random.default_rng(seed).random(1 << 16) < SAMPLED
         self.drawn[0] = True
+        self.chance, self.seen = random.Random(seed), 0
         self.outputs: list[tuple[int, Any]] = []
 
     def __call__(self, place: int, outputs: Batch) -> None:
-        if self.drawn[place & 0xFFFF] and len(self.outputs) < MOST_KEPT and LOGITS in outputs:
+        if not self.drawn[place & 0xFFFF] or LOGITS not in outputs:
+            return
+        self.seen += 1
+        if len(self.outputs) < MOST_KEPT:
             self.outputs.append((place, np.array(outputs[LOGITS])))
+        elif (instead := self.chance.randrange(1, self.seen)) < MOST_KEPT:  # the first call's is never replaced
+            self.outputs[instead] = (place, np.array(outputs[LOGITS]))
 
 
 def _timed(job: Job, session: Session, inputs: list[Batch], kept: _Kept, first: int) -> Timed:
     """A turn: its share of the calls and of the time."""
-    if job.scenario == "cold":
-        return Timed()
     if job.scenario == "paced":
         assert job.hz is not None
         return paced(session, inputs, job.hz, job.calls, kept, time.sleep)
@@ -192,8 +230,6 @@ def _timed(job: Job, session: Session, inputs: list[Batch], kept: _Kept, first: 
 def _inputs(job: Job, session: Session) -> tuple[list[Batch], list[Any] | None]:
     """Distinct batches to take turns, the golden images in them, and their logits; of a file from elsewhere made-up numbers."""
     if job.golden is None:
-        from toolkit.runtimes.files import made_up
-
         return [made_up(session.inputs(), job.batch, job.shapes, seed) for seed in range(BATCHES)], None  # type: ignore[attr-defined]
     with np.load(job.golden, allow_pickle=False) as arrays:
         images, logits = arrays["images"], arrays["logits"]
@@ -226,7 +262,3 @@ def _warm_up(session: Session, inputs: list[Batch], calls: int) -> int:
         session(inputs[done % len(inputs)])
         done += 1
     return done
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 QUICK = "QUICK: for a look, not for a claim"
 INTERRUPTED = "INTERRUPTED: these are the rounds until then"
+LATER = "measured at another time: the interval does not know what the machine did in between; measure side by side to be surer"
+WARM = "cold is a fresh process: the files were still in the memory of the system, where a first start of the day would read them from disk"
 UNVERIFIED = "NOT VERIFIED: there is no reference for the outputs of this file"
 
 
@@ -35,10 +37,16 @@ def latency_tables(result: "BenchResult") -> list[Table]:
     if result.scenario == "sustained":
         found.append(table("p50 of each ten seconds", *_windows(result)))
     if result.verdicts:
-        found.append(table("Verdicts: the ratio of latencies, paired by rounds, with its 95 % interval", *_verdicts(result)))
+        found.append(table(f"Verdicts: the ratio of latencies with its 95 % interval, {_how(result)}", *_verdicts(result)))
     if result.loadgen:
         found.append(table("MLPerf LoadGen SingleStream: an outside check, on its own clock", *_loadgen(result)))
     return found
+
+
+def _how(result: "BenchResult") -> str:
+    if result.against is None:
+        return "paired by rounds"
+    return f"Welch's against {result.against.file} of {result.against.started_utc}; the control paired by rounds"
 
 
 def _title(result: "BenchResult") -> str:
@@ -76,6 +84,8 @@ def _figures(result: "BenchResult") -> tuple[list[str], list[list[str]]]:
         ("p90 (ms)*", lambda _, found: digits(found.p90_ms)), ("p99 (ms)*", lambda _, found: digits(found.p99_ms)),
         ("images/s*", lambda _, found: digits(found.images_per_s)),
     ]  # fmt: skip
+    if any(arm.figures and arm.figures.calls and arm.figures.images_per_s is None for arm in result.arms):
+        columns.append(("calls/s*", lambda _, found: digits(found.calls_per_s)))
     if any(arm.figures and arm.figures.framework_p50_ms is not None for arm in result.arms):
         columns.append(("framework's own p50 (ms)*", lambda _, found: digits(found.framework_p50_ms)))
     titles, rows = _rows(result, columns)
@@ -128,8 +138,9 @@ def _loadgen(result: "BenchResult") -> tuple[list[str], list[list[str]]]:
 def _planned(arm: "Arm") -> str:
     if not arm.rounds:
         return NONE
-    place = arm.rounds[0].placement
-    return ", ".join(f"{name} {count}" for name, count in place.planned.items()) or f"{place.requested} (requested)"
+    places = [each.placement for each in arm.rounds]
+    shown = [", ".join(f"{name} {count}" for name, count in each.planned.items()) or f"{each.requested} (requested)" for each in places]
+    return " or ".join(dict.fromkeys(shown))
 
 
 def _state(arm: "Arm") -> str:
@@ -138,14 +149,25 @@ def _state(arm: "Arm") -> str:
 
 def latency_notes(result: "BenchResult") -> list[str]:
     """What a reader must know before quoting a figure, each a sentence of its own."""
+    from toolkit.bench.judge import undecided, unmatched
+    from toolkit.bench.stats import LEAST_ROUNDS
+
     sound = [arm for arm in result.arms if arm.figures is not None]
     notes = [INTERRUPTED] if result.interrupted else []
     notes += [QUICK] if result.preset == "quick" else []
+    notes += [WARM] if result.scenario == "cold" else []
     notes += [UNVERIFIED] if result.checkpoint_sha256 is None else []
     notes += [f"failed: {arm.id}: {arm.error}" for arm in result.arms if arm.error]
     notes += [f"LoadGen failed: {each.arm}: {each.error}" for each in result.loadgen if each.error]
     notes += [f"INVALID {arm.id}: {each.name}: {each.figure}; needed: {each.need}"
               for arm in result.arms if not arm.error for each in arm.findings if each.ok is False]  # fmt: skip
+    notes += [f"{arm.id}: whether it drifts cannot be told: {each.figure}"
+              for arm in sound if len(arm.rounds) >= LEAST_ROUNDS for each in arm.findings
+              if each.name == "does not drift" and each.ok is None]  # fmt: skip
+    notes += [f"not compared: {arm}: {why}" for arm, why in unmatched(result)]
+    if result.against is not None:
+        notes.append(LATER)
+        notes += [f"no verdict: {arm}: {why}" for arm, why in undecided(result)]
     if busy := load_warning(result):
         notes.append(busy)
     for arm in sound:
@@ -153,7 +175,8 @@ def latency_notes(result: "BenchResult") -> list[str]:
     if result.noise is not None:
         own = next(each for each in result.verdicts if each.arm == next(arm.id for arm in result.arms if arm.control))
         text = f"noise floor ±{digits(result.noise, 100)} %: half the interval of {own.against} against itself"
-        notes.append(text if own.low <= 1 <= own.high else f"WARNING: {text}, which does not even cover 1")
+        wrong = f"WARNING: {text}, which does not even cover 1; others must be farther from 1 than that, and nothing is called the same"
+        notes.append(text if own.low <= 1 <= own.high else wrong)
     elif result.scenario != "sustained" and sound and not result.verdicts:
         notes.append("no verdicts: they need three rounds, the default preset, and arms that are valid")
     return [*notes, *_missing(result), f"machine: {machine(result.environment)}"]
@@ -182,10 +205,10 @@ def _missing(result: "BenchResult") -> list[str]:
 
     if result.scenario == "cold":
         return []
-    notes, calls = [], [arm.figures.calls for arm in result.arms if arm.figures is not None and arm.figures.calls]
+    notes, calls = [], [int(arm.figures.effective_calls) for arm in result.arms if arm.figures is not None and arm.figures.effective_calls]
     for name, needed in (("p99", CALLS_FOR_P99), ("p90", CALLS_FOR_P90)):
         if calls and min(calls) < needed:
-            notes.append(f"{NONE} under {name}: needs {needed} calls, here are {min(calls)}")
+            notes.append(f"{NONE} under {name}: needs {needed} calls, here are {min(calls)} independent ones")
     if any(arm.figures is not None and len(arm.rounds) < LEAST_ROUNDS for arm in result.arms) and result.scenario != "sustained":
         notes.append(f"p50 without an interval: needs {LEAST_ROUNDS} rounds")
     return notes

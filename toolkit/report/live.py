@@ -1,4 +1,7 @@
-"""A measurement while it runs: on a terminal its table, made anew after every round; in a log nothing of this."""
+"""A measurement while it runs: on a terminal its table, made anew between rounds; in a log nothing of this.
+
+Nothing is drawn while an arm is timed, and the time left stands on top, where a long table does not push it off the screen.
+"""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -25,6 +28,6 @@ def live() -> Iterator["Callable[[BenchResult, str], None] | None"]:
     with Live(console=Console(stderr=True, markup=False, highlight=False), transient=True, auto_refresh=False) as screen:
 
         def show(result: "BenchResult", status: str) -> None:
-            screen.update(Group(*(rendered(each) for each in latency_tables(result)[:1]), Text(status)), refresh=True)
+            screen.update(Group(Text(status), *(rendered(each) for each in latency_tables(result)[:1])), refresh=True)
 
         yield show

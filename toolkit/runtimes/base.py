@@ -61,6 +61,11 @@ class Runtime:
     most_images: int | None = None  # slow ones validate on a stratified subset of so many, and say so
     options: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def threaded(self) -> bool:
+        """Whether it can be told a number of threads: PyTorch and ONNX Runtime on the CPU can."""
+        return "cpu" in (self.options.get("device"), self.options.get("provider", "").removesuffix("ExecutionProvider").lower())
+
     def _module(self) -> RuntimeModule:
         return import_module(self.module)  # a module as an object with functions
 

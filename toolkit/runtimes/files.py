@@ -15,6 +15,8 @@ from toolkit.runtimes.base import FileSession
 from toolkit.tensors import Batch, TensorSpec
 
 READS = {".onnx": "onnx", ".mlpackage": "coreml", ".pt2": "torch", ".pt": "torch", ".ts": "torch", ".torchscript": "torch"}
+# Model files of others that we do not time: named, so that they are not taken for a model of ours.
+OTHERS = (".mlmodel", ".mlmodelc", ".tflite", ".pth", ".safetensors", ".pb", ".engine", ".gguf")
 PICTURE = "picture"  # the dtype of an image input: uint8 (H, W) or (H, W, 3), handed over as a PIL image
 MOST_ELEMENTS = 1 << 28
 
@@ -22,6 +24,11 @@ MOST_ELEMENTS = 1 << 28
 def format_of(path: Path) -> str | None:
     """The format that runtimes call it by; None for what is no model file that we know."""
     return READS.get(path.suffix.lower())
+
+
+def is_model_file(path: Path) -> bool:
+    """Whether somebody who gives this path means a model file, and not a model of ours, which is a folder."""
+    return path.suffix.lower() in (*READS, *OTHERS) or path.is_file()
 
 
 def open_file(path: Path, form: str, threads: int | None, options: dict[str, Any]) -> FileSession:
@@ -42,8 +49,11 @@ def sha256_of_model(path: Path) -> str:
     return digest.hexdigest()
 
 
-def made_up(specs: list[TensorSpec] | None, batch: int, shapes: dict[str, tuple[int, ...]], seed: int) -> Batch:
-    """Inputs that honour declared types and shapes: the first open axis is the batch, the others are 1, unless `shapes` says more.
+Shapes = dict[str, tuple[tuple[int, ...], str | None]]  # name → sizes, and the type where the file does not say it
+
+
+def made_up(specs: list[TensorSpec] | None, batch: int, shapes: Shapes, seed: int) -> Batch:
+    """Inputs that honour declared types and shapes: an open axis 0 is the batch, other open ones are 1, unless `shapes` says more.
 
     Floats are normal, whole numbers 0 or 1 (valid as an index anywhere), pictures noise. Raises ToolkitError for a name or a
     shape that does not fit.
@@ -51,25 +61,45 @@ def made_up(specs: list[TensorSpec] | None, batch: int, shapes: dict[str, tuple[
     random = np.random.default_rng(seed)
     if specs is None:
         if not shapes:
-            raise ToolkitError("a TorchScript file does not say what it takes. Say it, in order: --shape image=1x3x224x224")
-        specs = [TensorSpec(name=name, shape=shape, dtype="float32") for name, shape in shapes.items()]
+            raise ToolkitError(
+                "a TorchScript file does not say what it takes. Say it, in order: --shape image=1x3x224x224, or --shape ids=1x16:int64"
+            )
+        specs = [TensorSpec(name=name, shape=shape, dtype=dtype or "float32") for name, (shape, dtype) in shapes.items()]
     if unknown := sorted(shapes.keys() - {spec.name for spec in specs}):
-        raise ToolkitError(f"there is no input {unknown[0]!r}; there are {', '.join(spec.name for spec in specs)}")
+        raise ToolkitError(f"there is no input {unknown[0]!r}; there are {', '.join(spec.name for spec in specs) or 'none'}")
+    given = (shapes[spec.name][0] for spec in specs if spec.name in shapes and spec.shape[:1] == (-1,))
+    batch = next((shape[0] for shape in given), batch)
     made = {spec.name: _shape(spec, batch, shapes.get(spec.name)) for spec in specs}
-    if batch > 1 and not any(-1 in spec.shape or made[spec.name][:1] == (batch,) for spec in specs):
-        shown = ", ".join(f"{name} {_text(shape)}" for name, shape in made.items())
-        raise ToolkitError(f"the batch size is baked in ({shown}): leave --batch out")
+    if batch > 1 and not any(spec.shape[:1] in ((-1,), (batch,)) for spec in specs):
+        shown = ", ".join(f"{name} {_text(shape)}" for name, shape in made.items()) or "it has no inputs"
+        raise ToolkitError(f"{batch} images a call were asked for, and the batch size is baked in ({shown}): leave --batch out")
     return {spec.name: _values(spec, made[spec.name], random) for spec in specs}
 
 
-def _shape(spec: TensorSpec, batch: int, given: tuple[int, ...] | None) -> tuple[int, ...]:
+def images_in(specs: list[TensorSpec] | None, batch: Batch) -> int:
+    """Images a call: along axis 0 where that is open, else where all inputs of two axes or more agree on it; 0: no batch axis."""
+    declared = {spec.name: spec for spec in specs or ()}
+    if any(spec.dtype == PICTURE for spec in declared.values()):
+        return 1
+    opened = {len(array) for name, array in batch.items() if name in declared and declared[name].shape[:1] == (-1,)}
+    sizes = opened or {len(array) for array in batch.values() if array.ndim >= 2}
+    return sizes.pop() if len(sizes) == 1 else 0
+
+
+def described(batch: Batch) -> str:
+    return ", ".join(f"{name} {_text(array.shape)} {array.dtype}" for name, array in batch.items()) or "no inputs"
+
+
+def _shape(spec: TensorSpec, batch: int, given: tuple[tuple[int, ...], str | None] | None) -> tuple[int, ...]:
     if given is not None:
-        fits = len(given) == len(spec.shape) and all(size in (-1, mine) for size, mine in zip(spec.shape, given, strict=True))
+        sizes, dtype = given
+        if dtype not in (None, spec.dtype):
+            raise ToolkitError(f"input {spec.name} is declared as {spec.dtype}; {dtype} does not fit. Leave the type out of --shape")
+        fits = len(sizes) == len(spec.shape) and all(size in (-1, mine) for size, mine in zip(spec.shape, sizes, strict=True))
         if not fits:
-            raise ToolkitError(f"input {spec.name} is declared as {_text(spec.shape)}; {_text(given)} does not fit. Change --shape")
-        return given
-    first = next((place for place, size in enumerate(spec.shape) if size == -1), None)
-    shape = tuple((batch if place == first else 1) if size == -1 else size for place, size in enumerate(spec.shape))
+            raise ToolkitError(f"input {spec.name} is declared as {_text(spec.shape)}; {_text(sizes)} does not fit. Change --shape")
+        return sizes
+    shape = tuple((batch if place == 0 else 1) if size == -1 else size for place, size in enumerate(spec.shape))
     if np.prod(shape, dtype=float) > MOST_ELEMENTS:
         raise ToolkitError(f"input {spec.name} of shape {_text(shape)} is too large to make up")
     return shape
@@ -82,7 +112,10 @@ def _text(shape: tuple[int, ...]) -> str:
 def _values(spec: TensorSpec, shape: tuple[int, ...], random: np.random.Generator) -> Any:
     if spec.dtype == PICTURE:
         return random.integers(0, 256, shape, np.uint8)
-    kind = np.dtype(spec.dtype).kind
+    try:
+        kind = np.dtype(spec.dtype).kind
+    except TypeError:
+        raise ToolkitError(f"input {spec.name} is {spec.dtype}, which NumPy lacks; export the program with float32 inputs") from None
     if kind in "iu":
         return random.integers(0, 2, shape).astype(spec.dtype)
     if kind == "b":
@@ -155,6 +188,8 @@ class TorchFile(_File):
             self.model, self.specs = _exported(path)
         else:
             self.model = _scripted(path)
+            if not self.model.forward.schema.arguments[1:]:  # the first is the module itself
+                self.specs = []  # of others only the names are known
         if self.requested != "cpu":
             self.model = self.model.to(self.requested)
 
@@ -193,6 +228,9 @@ def _exported(path: Path) -> tuple[Any, list[TensorSpec]]:
     except Exception as error:
         raise ArtifactError(f"{path} cannot be loaded as an exported program: {str(error).strip().splitlines()[0]}") from error
     wanted = set(program.graph_signature.user_inputs)
+    for node in program.graph.nodes:
+        if node.op == "placeholder" and node.name in wanted and not isinstance(node.meta.get("val"), torch.Tensor):
+            raise ArtifactError(f"{path}: input {node.name} is no tensor, which cannot be made up; export it as a constant")
     specs = [
         TensorSpec(
             name=node.name, dtype=str(node.meta["val"].dtype).removeprefix("torch."),
