@@ -30,7 +30,7 @@ RESULTS = Path(__file__).parent / "results"
 RUNTIMES = ("torch-cpu", "onnxruntime-cpu")
 NOTE = (
     "Agrees: within the interval that toolkit bench prints, or within 3 %. LoadGen calls from a thread of its own. The row of our own",
-    "clock in a new thread shows what that alone adds (OpenMP starts a second team of threads for it), so it is not asked to agree.",
+    "clock in a new thread shows what that alone changes, and is not asked to agree.",
 )
 IN_A_THREAD = "toolkit bench, in a new thread"
 TOOLS = ("toolkit bench", IN_A_THREAD, "torch.utils.benchmark", "LoadGen")
