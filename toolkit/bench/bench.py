@@ -26,6 +26,7 @@ from toolkit.workspace import Workspace, write_text
 
 PILOT = -1
 Show = Callable[[BenchResult, str], None]
+Earlier = tuple[Path, BenchResult]
 
 
 def bench(
@@ -38,11 +39,12 @@ def bench(
     will go on.
     """
     options = options or Options()
+    earlier = _earlier(against, options)
     with tempfile.TemporaryDirectory() as folder:
         plans, skipped, checkpoint = of_model(workspace, runtimes, artifacts, options, Path(folder))
         sha256 = checkpoint.card.weights_sha256
         about = {"model": checkpoint.recipe.name, "checkpoint_sha256": sha256, "file_sha256": None, "skipped": skipped}
-        return _measure(plans, options, about, against, place_for(workspace.reports, REPORT, options, sha256), show)
+        return _measure(plans, options, about, earlier, place_for(workspace.reports, REPORT, options, sha256), show)
 
 
 def bench_file(
@@ -54,14 +56,15 @@ def bench_file(
     Writes `out`, or <name of the file>-bench.json into the current folder.
     """
     options = options or Options()
+    earlier = _earlier(against, options)
     plans, skipped = of_file(path, runtimes, options, shapes or {})
     sha256 = sha256_of_model(path)
     about = {"model": path.name, "checkpoint_sha256": None, "file_sha256": sha256, "skipped": skipped}
-    return _measure(plans, options, about, against, out or place_for(Path(), f"{path.name}-{REPORT}", options, sha256), show)
+    return _measure(plans, options, about, earlier, out or place_for(Path(), f"{path.name}-{REPORT}", options, sha256), show)
 
 
 def _measure(
-    plans: list[Plan], options: Options, about: dict[str, Any], against: Path | None, out: Path, show: Show | None
+    plans: list[Plan], options: Options, about: dict[str, Any], earlier: Earlier | None, out: Path, show: Show | None
 ) -> BenchResult:  # fmt: skip
     if options.loadgen:
         loadgen.require()
@@ -71,7 +74,7 @@ def _measure(
         arms=[plan.arm() for plan in plans], environment=describe(), load_average_before=list(os.getloadavg()),
         load_average_after=[],
     )  # fmt: skip
-    result = _asked(result, options, against)
+    result = _asked(result, options, earlier)
     writable(out)
     try:
         result = _rounds(result, plans, options, show)
@@ -88,14 +91,20 @@ def _measure(
     return result
 
 
-def _asked(result: BenchResult, options: Options, against: Path | None) -> BenchResult:
+def _earlier(against: Path | None, options: Options) -> Earlier | None:
+    """Raises ToolkitError where it cannot be read, or would decide nothing."""
+    if against is None:
+        return None
+    if not options.decides:
+        raise ToolkitError("--against needs verdicts: leave out --quick, and --scenario sustained")
+    return against, read(against)
+
+
+def _asked(result: BenchResult, options: Options, earlier: Earlier | None) -> BenchResult:
     """With what it is to be compared with. Raises ToolkitError, before anything is measured, where nothing could be decided."""
-    if against is not None:
-        if not options.decides:
-            raise ToolkitError("--against needs verdicts: leave out --quick, and --scenario sustained")
-        found = read(against)
-        comparable(result, found)
-        result = result.model_copy(update={"against": stored(against, found)})
+    if earlier is not None:
+        comparable(result, earlier[1])
+        result = result.model_copy(update={"against": stored(*earlier)})
     if options.gate and not compared(result):
         raise ToolkitError("--fail-if-slower has nothing to compare: give a second --runtime or --artifact, or --against FILE")
     return result
