@@ -40,6 +40,17 @@ def relative_error(sums: list[int], size: int, precision: str) -> float:
     return math.sqrt((size * SUMS) ** 2 + sum(2 * unit**2 + products * SUMS**2 for products in sums))
 
 
+def rounding(checkpoint: Checkpoint, precision: str) -> float:
+    """How far one file's logits for one image may lie apart, by whatever way it is computed: a share of its largest logit."""
+    return SAFETY * _of(checkpoint, precision)[1]
+
+
+def _of(checkpoint: Checkpoint, precision: str) -> tuple[list[int], float]:
+    """(products in each sum, layer by layer; how far off they leave the result, relative to it)."""
+    sums = [math.prod(shape[1:]) for shape in checkpoint.shapes().values() if len(shape) >= 2]
+    return sums, relative_error(sums, checkpoint.recipe.preprocess.size, precision)
+
+
 def allowed(gates: Gates, checkpoint: Checkpoint, manifest: Manifest, largest_logit: float, precision: str | None = None) -> Allowed:
     """What the recipe sets goes before what is derived; of compressed weights, which are other weights, nothing is derived.
 
@@ -50,8 +61,7 @@ def allowed(gates: Gates, checkpoint: Checkpoint, manifest: Manifest, largest_lo
         gate = gates.compressed
         return Allowed(gate.max_changed, gate.max_abs_logit, gate.min_snr_db, gate.max_accuracy_loss, "compressed: judged by its accuracy")
     gate = gates.of(precision)
-    sums = [math.prod(shape[1:]) for shape in checkpoint.shapes().values() if len(shape) >= 2]
-    relative = relative_error(sums, checkpoint.recipe.preprocess.size, precision)
+    sums, relative = _of(checkpoint, precision)
     derived = f"{len(sums)} layers in {precision} round off about {relative:.1e} of the result"
     return Allowed(
         gate.max_changed,

@@ -127,3 +127,52 @@ def test_without_usable_evidence_there_is_one_message(tmp_path, content, capsys)
         verify(tmp_path)
     assert cli("verify", str(tmp_path)) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+def forge(release, name, change):
+    """Someone edits a JSON file of the release, and signs what can be signed."""
+    from toolkit.checkpoint import sha256_of
+
+    path, evidence = release / name, release / "reports" / "evidence.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    change(values)
+    path.write_text(json.dumps(values), encoding="utf-8")
+    if path != evidence:
+        signed = json.loads(evidence.read_text(encoding="utf-8"))
+        evidence.write_text(json.dumps(signed | {"report_sha256": sha256_of(release / "reports" / "validation.json")}), encoding="utf-8")
+
+
+def test_another_manifest_is_found(release):
+    """Labels swapped, compression claimed: no file of the model changes."""
+    path = release / "exports" / "onnx-fp32" / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest["class_labels"][:2] = manifest["class_labels"][1::-1]
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    assert ("onnx-fp32", "files are those that were validated") in wrong(verify(release, isolate=False))
+
+
+def test_what_the_evidence_repeats_is_taken_from_the_report(release):
+    def fail(report):
+        report["checks"][0]["passed"] = False
+
+    forge(release, "reports/validation.json", fail)
+    assert wrong(verify(release, isolate=False)) == [("report", "validation had passed")]
+
+
+def test_an_artifact_that_was_taken_out_of_the_evidence_is_missed(release):
+    shutil.rmtree(release / "exports" / "onnx-fp32")
+    forge(release, "reports/evidence.json", lambda evidence: evidence["artifacts"].pop("onnx-fp32"))
+    assert wrong(verify(release, isolate=False)) == [("report", "artifacts")]
+
+
+def test_a_part_of_the_test_set_is_found_in_the_report(release):
+    forge(release, "reports/validation.json", lambda report: [row.update(images=20) for row in report["rows"]])
+    forge(release, "reports/evidence.json", lambda evidence: evidence.update(images=dict.fromkeys(evidence["images"], 20)))
+    assert ("report", "validated on") in wrong(verify(release, isolate=False))
+
+
+def test_a_model_is_verified_by_its_name(release, monkeypatch, capsys):
+    monkeypatch.setenv("TOOLKIT_MODELS", str(release.parent))
+    assert cli("verify", "copied") == 0
+    assert "PASSED" in capsys.readouterr().out
+    assert cli("verify", "nobody") == 2

@@ -25,7 +25,7 @@ def worker(monkeypatch):
         real = subprocess.Popen
 
         def start(command, **options):
-            assert command[1:4] == ["-P", "-m", "toolkit.validation.worker"]
+            assert command[1:4] == ["-P", "-m", "toolkit.validation.asked"]
             return real([sys.executable, "-c", script, command[-1]], **options)
 
         monkeypatch.setattr("toolkit.processes.subprocess.Popen", start)
@@ -147,3 +147,11 @@ def test_the_command_line_runs_real_processes_and_then_knows_their_answers(expor
     second = capsys.readouterr()
     assert "images/s" not in second.err  # nothing was run again
     assert second.out == first.out
+
+
+def test_last_words_are_the_workers_own():
+    """Python warns of a module that was imported before it is run: that would stand first in every message."""
+    with pytest.raises(WorkerLost) as lost:
+        run(JOB, IMAGES[:1], Limits(), True, lambda done: None)
+    assert "RuntimeWarning" not in str(lost.value)
+    assert "runpy" not in str(lost.value)

@@ -14,6 +14,8 @@ from toolkit.export.formats import EXPORTERS, Options, Source
 from toolkit.networks import WithProbabilities, from_checkpoint
 
 Array = np.ndarray[Any, Any]
+MOST_TWINS = 4
+_TWINS: dict[Any, list[Op]] = {}  # a conversion takes longer than all that is asked of it; faults are looked into one by one
 SAME = {"fp16": 1e-3, "fp32": 1e-6}  # relative: two roundings of one number
 
 
@@ -33,19 +35,25 @@ def twin(artifact: Artifact, checkpoint: Checkpoint, precision: str | None = Non
     """
     manifest, exporter = artifact.manifest, EXPORTERS[artifact.format]
     precision = precision or manifest.precision
-    route = _noted(manifest.notes, "made by route ") or exporter.routes[0]
+    route = _noted(manifest.notes, "made by route ")
+    route = route if route in exporter.routes else exporter.routes[0]
     kept = _noted(manifest.notes, KEPT) if precision == "fp16" else ""
     options = Options(
         precision=precision, input_kind=manifest.input_kind if artifact.format == "coreml" else "image",
         keep_fp32=tuple(kept.split(", ")) if kept else (),
     )  # fmt: skip
-    source = Source(
-        checkpoint=checkpoint, model=WithProbabilities(from_checkpoint(checkpoint)).eval(), precision=precision, options=options
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        converted = exporter.convert(source, route if route in exporter.routes else exporter.routes[0], Path(folder))
-        fresh = manifest.model_copy(update={"entry": converted.entry})
-        return read(Artifact(Path(folder), fresh))
+    key = (checkpoint.card.weights_sha256, checkpoint.card.recipe_hash, artifact.format, route, options)
+    if key not in _TWINS:
+        source = Source(
+            checkpoint=checkpoint, model=WithProbabilities(from_checkpoint(checkpoint)).eval(), precision=precision, options=options
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            entry = exporter.convert(source, route, Path(folder)).entry
+            found = read(Artifact(Path(folder), manifest.model_copy(update={"entry": entry})))
+        while len(_TWINS) >= MOST_TWINS:
+            del _TWINS[next(iter(_TWINS))]
+        _TWINS[key] = found
+    return _TWINS[key]
 
 
 def _noted(notes: list[str], words: str) -> str:

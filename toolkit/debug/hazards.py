@@ -83,13 +83,22 @@ def hazards(workspace: Workspace, *, images: int = IMAGES, data_dir: Path | None
     chosen = data.test_images[stratified_subset(data.test_labels, images)].numpy().astype(np.float32)
     evaluator = ReferenceEvaluator(artifact.entry, mode="fp32")
     as_image = artifact.manifest.input_kind == "image"
-    rows = ranges(evaluator, read(artifact), [{IMAGE: picture(image) if as_image else image[None]} for image in chosen])
+    kept = _kept_fp32(artifact)
+    rows = ranges(evaluator, read(artifact), [{IMAGE: picture(image) if as_image else image[None]} for image in chosen], kept)
     return HazardsResult(
         model=checkpoint.recipe.name, artifact=artifact.id, images=len(chosen), hazards=rows, seconds=time.monotonic() - started
     )
 
 
-def ranges(evaluator: ReferenceEvaluator, ops: list[Op], inputs: list[dict[str, Any]]) -> list[Hazard]:
+def _kept_fp32(artifact: Artifact) -> frozenset[str]:
+    """Ops of an fp16 program that compute in fp32: there nothing ends at 65504. Of an fp32 program none: fp16 is the question."""
+    if artifact.manifest.precision != "fp16":
+        return frozenset()
+    rounded = set(ReferenceEvaluator(artifact.entry, mode="as-typed").rounded)
+    return frozenset(op.name for op in read(artifact) if op.name not in rounded and op.type != "identity")
+
+
+def ranges(evaluator: ReferenceEvaluator, ops: list[Op], inputs: list[dict[str, Any]], kept: frozenset[str] = frozenset()) -> list[Hazard]:
     """One row an op that gives floats, the worst first. `evaluator` in fp32 or exact mode; memory does not grow with `inputs`."""
     found: dict[str, Range] = {op.name: Range() for op in ops}
     with progress("hazards", len(inputs)) as update:
@@ -101,16 +110,18 @@ def ranges(evaluator: ReferenceEvaluator, ops: list[Op], inputs: list[dict[str, 
                     read_values = [values[name] for name in op.inputs if isinstance(values.get(name), np.ndarray)]
                     found[op.name].add(value, read_values if op.type in CLIFFS else [])
             update(number)
-    rows = [_judged(op, found[op.name]) for op in ops if found[op.name].values]
+    rows = [_judged(op, found[op.name], op.name in kept) for op in ops if found[op.name].values]
     return sorted(rows, key=lambda row: (ORDER.index(row.verdict), row.headroom_bits))
 
 
-def _judged(op: Op, seen: Range) -> Hazard:
+def _judged(op: Op, seen: Range, kept: bool) -> Hazard:
     headroom = math.log2(FP16_MAX / seen.largest) if math.isfinite(seen.largest) else -math.inf
     cliff = CLIFFS.get(op.type)
     over = cliff is not None and (seen.input_largest > cliff.above or seen.input_smallest < cliff.below)
     subnormal, lost = seen.subnormal / seen.values, seen.lost / seen.values
-    if headroom < 0:
+    if kept:
+        verdict, why = "ok", "kept in fp32" if headroom < TIGHT_BITS or over else ""
+    elif headroom < 0:
         verdict, why = "overflow", f"{seen.largest:.4g} is beyond fp16's 65504: keep it in fp32 (toolkit export --keep-fp32 {op.name})"
     elif over and cliff is not None:
         verdict, why = "cliff", f"{cliff.why}; its inputs go from {seen.input_smallest:.3g} (in size) to {seen.input_largest:.3g}"

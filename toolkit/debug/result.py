@@ -23,14 +23,25 @@ class Layer(Frozen):
     non_finite: int
     inside: bool
 
+    @property
+    def verdict(self) -> str:
+        """A pass only where something was compared."""
+        if self.inside:
+            return "–" if self.reference is None else "pass"
+        return "FAIL"
+
 
 class DebugResult(Frozen):
-    """`culprit` None: no layer leaves its band. `kind`: agreement, overflow, rounding, constant, operation, wiring, golden."""
+    """`culprit` None: no layer leaves its band. `kind`: agreement, overflow, rounding, constant, operation, wiring, golden.
+
+    `compared`: images whose logits were; `images`: those of them that are furthest off, which were followed op by op.
+    """
 
     model: str
     artifact: str
     precision: str
     images: int
+    compared: int
     agrees: bool
     kind: str
     culprit: Layer | None

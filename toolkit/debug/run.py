@@ -1,12 +1,15 @@
 """The verb: run PyTorch and the file layer by layer, name the first layer that is wrong, say what is wrong, and how to mend it."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from toolkit.artifact import Artifact
 from toolkit.checkpoint import Checkpoint
+from toolkit.data import load
 from toolkit.debug.align import align
 from toolkit.debug.explain import Difference, differences, twin
 from toolkit.debug.localise import culprit, layers
@@ -15,19 +18,25 @@ from toolkit.debug.program import Op, read
 from toolkit.debug.reference import Reference
 from toolkit.debug.repair import repaired
 from toolkit.debug.result import DebugResult, Layer
-from toolkit.debug.trace import trace
-from toolkit.errors import ArtifactError, ExportError
+from toolkit.debug.trace import logits, trace
+from toolkit.errors import ArtifactError, DataError, ExportError
 from toolkit.gates import Allowed, allowed
+from toolkit.progress import say
 from toolkit.recipe import Recipe
-from toolkit.tensors import LOGITS
+from toolkit.validation.result import ValidationResult
+from toolkit.validation.truth import double
+from toolkit.validation.validate import REPORT
 from toolkit.workspace import Workspace
 
 Array = np.ndarray[Any, Any]
 EXACT = 1e-9  # float64 again: only the order of sums
+IMAGES = 16  # followed op by op, of all that are compared
 
 
-def debug(workspace: Workspace, name: str, *, images: int = 16) -> DebugResult:
-    """Looks into one artifact with its own golden images. Raises ToolkitError when it cannot be opened, or not be looked into."""
+def debug(workspace: Workspace, name: str, *, images: int = IMAGES, data_dir: Path | None = None) -> DebugResult:
+    """Looks into one artifact: the logits of all its golden images and of the worst test images that validation lists are compared,
+    and the `images` that are furthest off are followed op by op. Raises ToolkitError when it cannot be opened, or not be looked into.
+    """
     started = time.monotonic()
     if not (workspace.exports / name).is_dir():
         there = ", ".join(sorted(path.name for path in workspace.exports.glob("*") if path.is_dir())) or "none"
@@ -38,30 +47,61 @@ def debug(workspace: Workspace, name: str, *, images: int = 16) -> DebugResult:
             f"{artifact.id} was made from another checkpoint ({artifact.manifest.checkpoint_sha256[:12]}) than {checkpoint.folder} "
             f"({checkpoint.card.weights_sha256[:12]}): every layer would differ. Export again: toolkit export --format {artifact.format}"
         )
-    pictures, stored = (array[:images] for array in artifact.golden())
-    reference, ops = Reference(checkpoint, pictures), read(artifact)
-    truth = next(node.value for node in reference.nodes if LOGITS in node.names)
-    gate = allowed(Recipe.read(workspace.recipe).gates, checkpoint, artifact.manifest, float(np.abs(truth).max()))
+    golden, stored = artifact.golden()
+    ops = read(artifact)
+    candidates = np.concatenate([golden, _worst(workspace, checkpoint, name, data_dir)])
+    right = double(checkpoint, candidates)
+    gate = allowed(Recipe.read(workspace.recipe).gates, checkpoint, artifact.manifest, float(np.abs(right).max()))
+    errors = _errors(logits(artifact, candidates), right)
+    chosen = np.sort(np.argsort(-errors, kind="stable")[:images])
+    pictures, truth, error = candidates[chosen], right[chosen], float(errors.max())
+    reference = Reference(checkpoint, pictures)
     values = trace(artifact, ops, pictures)
     nodes, size = align(ops, reference.nodes, values), checkpoint.recipe.preprocess.size
     rows = layers(ops, values, nodes, reference, artifact.manifest.precision, size)
     guilty = culprit(ops, rows, nodes)
-    error = float(np.abs(values[LOGITS] - truth).max()) if LOGITS in values and values[LOGITS].shape == truth.shape else float("nan")
     within = gate.max_abs_logit is None or error <= gate.max_abs_logit
     kind, text, blamed = _verdict(artifact, checkpoint, ops, guilty, within, pictures)
     unexplained = guilty if kind == "operation" and blamed is None else None
     if unexplained and (lost := lost_digits(artifact, checkpoint, ops, unexplained, pictures, nodes, reference)):
         kind, text = "rounding", lost
     guilty = next((row for row in rows if row.name == blamed), guilty)
-    if guilty is None and within and np.abs(stored - truth).max() > EXACT * np.abs(truth).max():
-        kind = "golden"
-        text = f"the golden outputs are wrong, not the model: max |Δ| {np.abs(stored - truth).max():.3g} from the checkpoint's"
+    off = float(np.abs(stored - right[: len(stored)]).max())
+    if guilty is None and within and off > EXACT * np.abs(right).max():
+        kind, text = "golden", f"the golden outputs are wrong, not the model: max |Δ| {off:.3g} from the checkpoint's"
     keep, works = _repair(artifact, checkpoint, kind, pictures, truth, gate)
     return DebugResult(
         model=checkpoint.recipe.name, artifact=artifact.id, precision=artifact.manifest.precision, images=len(pictures),
-        agrees=kind == "agreement", kind=kind, culprit=guilty, explanation=text, max_abs_logit=error, allowed=gate.max_abs_logit,
-        layers=rows, keep_fp32=keep, keep_fp32_works=works, seconds=time.monotonic() - started,
+        compared=len(candidates), agrees=kind == "agreement", kind=kind, culprit=guilty, explanation=text, max_abs_logit=error,
+        allowed=gate.max_abs_logit, layers=rows, keep_fp32=keep, keep_fp32_works=works, seconds=time.monotonic() - started,
     )  # fmt: skip
+
+
+def _worst(workspace: Workspace, checkpoint: Checkpoint, name: str, data_dir: Path | None) -> Array:
+    """The test images that the last validation of this checkpoint found furthest off; none where there was no such validation."""
+    shape, path = checkpoint.card.input_shape, workspace.reports / REPORT
+    nothing = np.empty((0, *shape), np.float32)
+    if not path.is_file():
+        return nothing
+    try:
+        result = ValidationResult.model_validate_json(path.read_bytes())
+        places = sorted({place for row in result.rows if row.artifact == name for place in row.worst})
+        if result.checkpoint_sha256 != checkpoint.card.weights_sha256 or not places:
+            return nothing
+        data = load(checkpoint.recipe.data.set, data_dir, download=False)
+        found: Array = data.test_images.numpy()[places].astype(np.float32)
+    except (ValidationError, DataError, IndexError) as error:
+        say(f"only golden images: the worst test images of {path} cannot be had: {str(error).splitlines()[0]}")
+        return nothing
+    return found
+
+
+def _errors(found: Array, right: Array) -> Array:
+    """Of each image, max |Δ logit|; inf where one is no number, or the shape is another."""
+    if found.shape != right.shape:
+        return np.full(len(right), np.inf)
+    errors: Array = np.nan_to_num(np.abs(found - right).max(1), nan=np.inf, posinf=np.inf)
+    return errors
 
 
 def _verdict(

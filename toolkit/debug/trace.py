@@ -8,9 +8,12 @@ import numpy as np
 from toolkit.artifact import Artifact
 from toolkit.debug.program import Op
 from toolkit.errors import ToolkitError
+from toolkit.export import EXPORTERS
+from toolkit.runtimes import find
 from toolkit.tensors import IMAGE, LOGITS
 
 Array = np.ndarray[Any, Any]
+AT_ONCE = 64  # images
 
 
 def trace(artifact: Artifact, ops: list[Op], images: Array, exact: bool = False) -> dict[str, Array]:
@@ -19,6 +22,19 @@ def trace(artifact: Artifact, ops: list[Op], images: Array, exact: bool = False)
     Raises ToolkitError when the file cannot be run, or computes something else when it is watched.
     """
     return TRACERS[artifact.format](artifact, ops, images, exact)
+
+
+def logits(artifact: Artifact, images: Array) -> Array:
+    """(N, classes) float64, as the file gives them when nobody watches. Raises ToolkitError when it cannot be run."""
+    runtime = find(EXPORTERS[artifact.format].prover)
+    session = runtime.open(artifact)
+    try:
+        parts = [session({IMAGE: images[start : start + AT_ONCE]})[LOGITS] for start in range(0, len(images), AT_ONCE)]
+    except KeyError as error:
+        raise ToolkitError(f"{artifact.id} on {runtime.id} gives no {LOGITS}. Export again") from error
+    finally:
+        session.close()
+    return np.concatenate(parts).astype(np.float64)
 
 
 def _coreml(artifact: Artifact, ops: list[Op], images: Array, exact: bool) -> dict[str, Array]:

@@ -110,6 +110,13 @@ def _write(exporter: Exporter, name: str, source: Source, route: str, folder: Pa
     return write_artifact(folder, fields, *truth)
 
 
+def _way_on(artifact: Artifact) -> str:
+    """Nothing is written of what is refused, so there is nothing to look into."""
+    if (artifact.format, artifact.manifest.precision) == ("coreml", "fp16"):
+        return "Find the ops that must stay in fp32: toolkit export --format coreml --keep-fp32 auto; or take --precision fp32"
+    return "The converter is at fault: try another of its versions, or a wider max_abs_logit in the recipe's [gates]"
+
+
 def _kept(source: Source) -> list[str]:
     return [KEPT + ", ".join(source.options.keep_fp32)] if source.options.keep_fp32 else []
 
@@ -127,6 +134,6 @@ def _prove(artifact: Artifact, exporter: Exporter, source: Source, truth: Golden
     if gate.max_abs_logit is not None and not error <= gate.max_abs_logit:  # also when it is NaN
         raise ExportError(
             f"the converted file does not compute what PyTorch computes: max |Δ logit| {error:.3g} on {len(images)} golden "
-            f"images ({exporter.prover}; allowed {gate.max_abs_logit:.3g}: {gate.why}). What is wrong, and where: toolkit debug"
+            f"images ({exporter.prover}; allowed {gate.max_abs_logit:.3g}: {gate.why}). {_way_on(artifact)}"
         )
     return error

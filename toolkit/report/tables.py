@@ -77,8 +77,11 @@ def plural(count: int, noun: str) -> str:
 
 
 def verdict(result: "ValidationResult", row: "RuntimeRow") -> str:
-    if any((check.artifact, check.runtime) in {(row.artifact, row.runtime), (row.artifact, None)} for check in result.breaches):
+    about = {(row.artifact, row.runtime), (row.artifact, None)}
+    if any((check.artifact, check.runtime) in about for check in result.breaches):
         return "FAIL"
+    if any((check.artifact, check.runtime) in about for check in result.unjudged):
+        return "not judged"
     return "reference" if row.is_reference else "pass"
 
 
@@ -88,26 +91,29 @@ def validation_tables(result: "ValidationResult") -> list[Table]:
 
 
 def _decisions(result: "ValidationResult") -> Table:
-    columns = ("artifact", "runtime", "images*", "accuracy (%)*", "Δ accuracy (points) [95 %]*", "changed*", "allowed*", "verdict")
+    columns = ("artifact", "runtime", "images*", "accuracy (%)*", "top-5 (%)*", "Δ accuracy (points) [95 %]*", "McNemar p*", "changed*",
+               "allowed*", "verdict")  # fmt: skip
     rows = []
     for row in result.rows:
         low, high = row.figures.difference_interval
         change = f"{signed(100 * (row.figures.accuracy - row.figures.reference_accuracy))} [{signed(100 * low)}, {signed(100 * high)}]"
         allowed = NONE if row.allowed_changed is None else f"{row.allowed_changed}"
-        rows.append((row.artifact, row.runtime, str(row.images), percent(row.figures.accuracy), NONE if row.is_reference else change,
-                     str(len(row.changed)), allowed, verdict(result, row)))  # fmt: skip
+        top5 = NONE if row.figures.top5 is None else percent(row.figures.top5)  # five classes or fewer
+        paired = (NONE, NONE) if row.is_reference else (change, f"{row.figures.mcnemar_p:.2g}")
+        rows.append((row.artifact, row.runtime, str(row.images), percent(row.figures.accuracy), top5, *paired, str(len(row.changed)),
+                     allowed, verdict(result, row)))  # fmt: skip
     extent = f"{result.test_images}" if result.limit is None else f"{len(result.test_indices)} of {result.test_images} (--limit)"
     return table(f"Decisions of {result.model} on {result.dataset}, {extent} test images, against PyTorch fp32", columns, rows)
 
 
 def _numbers(result: "ValidationResult") -> Table:
-    columns = ("artifact", "runtime", "max |Δ logit|*", "allowed*", "p99.9*", "mean*", "SNR (dB)*", "max |Δ prob.|*", "KL*", "ECE (%)*",
-               "golden, against float64*")  # fmt: skip
+    columns = ("artifact", "runtime", "max |Δ logit|*", "allowed*", "p99.9*", "mean*", "SNR (dB)*", "max |Δ prob.|*", "KL*",
+               "ECE before (%)*", "ECE after (%)*", "saturated*", "golden, against float64*")  # fmt: skip
     rows = [
         (
             row.artifact, row.runtime, _short(each.max_abs_logit), _short(row.allowed_abs_logit), _short(each.p999_abs_logit),
-            _short(each.mean_abs_logit), f"{each.snr_db:.1f}", _short(each.max_abs_probability), _short(each.kl), percent(each.ece),
-            _short(row.golden_abs_logit),
+            _short(each.mean_abs_logit), f"{each.snr_db:.1f}", _short(each.max_abs_probability), _short(each.kl),
+            percent(each.reference_ece), percent(each.ece), str(each.saturated), _short(row.golden_abs_logit),
         )
         for row in result.rows
         for each in [row.figures]
@@ -129,18 +135,23 @@ def _checks(result: "ValidationResult") -> Table:
         cells = []
         for level in LEVELS:
             members = [each for each in result.checks if (each.artifact, each.runtime, each.level) == (artifact, runtime, level)]
-            cells.append(f"{sum(each.passed for each in members)} of {len(members)}" if members else NONE)
+            cells.append(f"{sum(each.passed is True for each in members)} of {len(members)}" if members else NONE)
         rows.append((artifact, runtime or "(the file itself)", *cells))
     return table("Checks passed, cheapest level first", ("artifact", "runtime", *(f"{level}*" for level in LEVELS)), rows)
 
 
 def breach_lines(result: "ValidationResult") -> list[str]:
-    """What failed, what was allowed and why, and what is known of the cause."""
-    return [
+    """What failed, what was allowed and why, and what is known of the cause; then what could not be judged."""
+    failed = [
         f"FAILED: {each.artifact}{f' on {each.runtime}' if each.runtime else ''}, {each.level}: {each.name}: {each.figure}; "
         f"allowed {each.gate} ({each.why}){f'. {each.detail}' if each.detail else ''}"
         for each in result.breaches
     ]
+    return failed + unjudged_lines(result)
+
+
+def unjudged_lines(result: "ValidationResult") -> list[str]:
+    return [f"not judged: {each.artifact} on {each.runtime}: {each.name}: {each.figure}. {each.detail}" for each in result.unjudged]
 
 
 def unavailable_lines(unavailable: "Sequence[Unavailable]") -> list[str]:
@@ -149,15 +160,17 @@ def unavailable_lines(unavailable: "Sequence[Unavailable]") -> list[str]:
 
 def verdict_line(result: "ValidationResult") -> str:
     """PASSED or FAILED first, then why. Nothing but what was compared can pass."""
-    compared = sum(row.proves for row in result.rows)
+    compared = sum(row.artifact in result.proved for row in result.rows)
     left_out = f"; {len(result.unavailable)} not run here" if result.unavailable else ""
-    left_out += f"; nothing is claimed of {', '.join(result.unproved)}, which no runtime ran" if result.unproved else ""
+    left_out += (
+        f"; nothing is claimed of {', '.join(result.unproved)}, which no runtime ran or could be judged on" if result.unproved else ""
+    )
     if result.passed:
         return f"PASSED: {plural(len(result.checks), 'check')}, {plural(compared, 'comparison')} with PyTorch{left_out}"
     failed = (
         f"{plural(len(result.breaches), 'check')} of {len(result.checks)} failed"
         if result.breaches
-        else "nothing was compared with PyTorch"
+        else "nothing was compared with PyTorch that may ship and could be judged"
     )
     return f"FAILED: {failed}{left_out}"
 

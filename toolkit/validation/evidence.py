@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from pydantic import ValidationError
 
-from toolkit.artifact import TORCH, Artifact
+from toolkit.artifact import MANIFEST, Artifact
 from toolkit.checkpoint import Checkpoint, sha256_of
 from toolkit.data import load
 from toolkit.environment import describe
@@ -33,10 +33,11 @@ MAX_REPORT_BYTES = 1 << 28
 class Evidence(Frozen):
     """`artifacts`: name → file → sha256, of those that a runtime was compared on. `passed`: what validation said when it was written.
 
-    `recipe_sha256`: of recipe.toml, which holds the gates. `limit`: test images, where not all were taken.
+    `recipe_sha256`: of recipe.toml, which holds the gates. `limit`: test images, where not all were taken. `images`: name → how many
+    an artifact was compared on. What the report says as well is taken from there, and must be the same here.
     """
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     model: str
     dataset: str
     data_sha256: str
@@ -46,6 +47,7 @@ class Evidence(Frozen):
     seed: int
     limit: int | None
     artifacts: dict[str, dict[str, str]]
+    images: dict[str, int]
     report_sha256: str
     passed: bool
     versions: dict[str, str]
@@ -71,9 +73,18 @@ def write(workspace: Workspace, result: ValidationResult, report: Path) -> None:
         model=result.model, dataset=result.dataset, data_sha256=result.data_sha256, recipe_hash=result.recipe_hash,
         recipe_sha256=sha256_of(workspace.recipe), checkpoint_sha256=result.checkpoint_sha256, seed=result.seed, limit=result.limit,
         report_sha256=sha256_of(report), passed=result.passed, versions=result.environment,
-        artifacts={name: files for name, files in result.artifacts.items() if name != TORCH and name not in result.unproved},
+        artifacts=_proved(result), images=result.proved,
     )  # fmt: skip
     write_text(workspace.reports / EVIDENCE, evidence.model_dump_json(indent=1))
+
+
+def files_of(artifact: Artifact) -> dict[str, str]:
+    """File → sha256 of all that it consists of."""
+    return artifact.manifest.files | {MANIFEST: sha256_of(artifact.folder / MANIFEST)}
+
+
+def _proved(result: ValidationResult) -> dict[str, dict[str, str]]:
+    return {name: files for name, files in result.artifacts.items() if name in result.proved}
 
 
 def verify(folder: Path, *, data_dir: Path | None = None, isolate: bool = True) -> VerifyResult:
@@ -93,35 +104,66 @@ def verify(folder: Path, *, data_dir: Path | None = None, isolate: bool = True) 
             f"{path} cannot be read: {error.strerror}. Give the folder of a model that was validated: toolkit validate"
         ) from error
     not_checked: list[str] = []
+    result, found = _read_report(folder, evidence)
+    not_checked += [] if result is None else _stated(result)
     checks = [
-        *_report(folder, evidence), *_recipe(folder, evidence), *_checkpoint(folder, evidence), *_data(evidence, data_dir, not_checked),
-        *_artifacts(folder, evidence, isolate, not_checked),
+        *found, *([] if result is None else _report(result, evidence)), *_recipe(folder, evidence), *_checkpoint(folder, evidence),
+        *_data(evidence, data_dir, not_checked), *_artifacts(folder, evidence, isolate, not_checked),
     ]  # fmt: skip
     return VerifyResult(
         folder=str(folder), checks=checks, not_checked=not_checked, versions_then=evidence.versions, versions_now=describe()
     )
 
 
-def _report(folder: Path, evidence: Evidence) -> Iterator[Check]:
+def _read_report(folder: Path, evidence: Evidence) -> tuple[ValidationResult | None, list[Check]]:
+    """The report, where it is the one that the evidence names."""
     from toolkit.validation.validate import REPORT
 
     path = folder / "reports" / REPORT
     found = sha256_of(path) if path.is_file() else "missing"
-    yield _same("report", "sha256 of the report", found, evidence.report_sha256)
-    yield _check("report", "validation had passed", evidence.passed, "passed" if evidence.passed else "failed", "passed")
-    limited = "the whole test set" if evidence.limit is None else f"{evidence.limit} test images (--limit)"
-    yield _check("report", "validated on", evidence.limit is None, limited, "the whole test set", "validate again, without --limit")
+    checks = [_same("report", "sha256 of the report", found, evidence.report_sha256)]
     if found != evidence.report_sha256:
-        return
+        return None, checks
     try:
         if path.stat().st_size > MAX_REPORT_BYTES:
             raise ToolkitError(f"{path} has {path.stat().st_size} bytes, more than any report of ours")
-        result = ValidationResult.model_validate_json(path.read_bytes())
+        return ValidationResult.model_validate_json(path.read_bytes()), checks
     except (ValidationError, ToolkitError) as error:
-        yield _check("report", "can be read", False, "no", "yes", str(error).splitlines()[0])
-        return
-    for name in ("model", "dataset", "data_sha256", "recipe_hash", "checkpoint_sha256", "seed"):
-        yield _same("report", name.replace("_", " "), str(getattr(result, name)), str(getattr(evidence, name)))
+        return None, [*checks, _check("report", "can be read", False, "no", "yes", str(error).splitlines()[0])]
+
+
+def _report(result: ValidationResult, evidence: Evidence) -> Iterator[Check]:
+    """What the report itself comes to, from its own checks and rows: the evidence only repeats it."""
+    passed = result.passed and evidence.passed
+    yield _check("report", "validation had passed", passed, "passed" if passed else "failed", "passed")
+    for name in ("model", "dataset", "data_sha256", "recipe_hash", "checkpoint_sha256", "seed", "limit"):
+        yield _same("report", name.replace("_", " "), str(getattr(evidence, name)), str(getattr(result, name)))
+    same = _proved(result) == evidence.artifacts and result.proved == evidence.images
+    yield _check(
+        "report", "artifacts", same, ", ".join(evidence.artifacts) or "none", ", ".join(result.proved) or "none",
+        "the evidence lists other artifacts, files or numbers of images than the report: validate again",
+    )  # fmt: skip
+    yield _extent(result)
+
+
+def _extent(result: ValidationResult) -> Check:
+    """Only the whole test set is evidence; of a format that has slow runtimes alone, their part of it, which is said (see not_checked)."""
+    partly = [f"{name} on {images}" for name, images in result.proved.items() if images < result.test_images and not _slow(result, name)]
+    detail = "validate again, without --limit, and with a runtime that sees all, or --all-images"
+    return _check("report", "validated on", not partly, ", ".join(partly) or "the whole test set", "the whole test set", detail)
+
+
+def _slow(result: ValidationResult, name: str) -> bool:
+    form = name.partition("-")[0]
+    return result.limit is None and not any(each.reads == form and each.most_images is None for each in RUNTIMES.values())
+
+
+def _stated(result: ValidationResult) -> list[str]:
+    return [
+        f"{name} on all of the test set: it was compared on {images} of {result.test_images} images; all: toolkit validate --all-images"
+        for name, images in result.proved.items()
+        if images < result.test_images and _slow(result, name)
+    ]
 
 
 def _recipe(folder: Path, evidence: Evidence) -> Iterator[Check]:
@@ -166,9 +208,8 @@ def _artifacts(folder: Path, evidence: Evidence, isolate: bool, not_checked: lis
         except ToolkitError as error:
             yield _check(name, "files are whole", False, "no", "sha256 of each file", str(error))
             continue
-        changed = sorted(
-            file for file in files.keys() | artifact.manifest.files.keys() if files.get(file) != artifact.manifest.files.get(file)
-        )
+        there_now = files_of(artifact)
+        changed = sorted(file for file in files.keys() | there_now.keys() if files.get(file) != there_now.get(file))
         yield _check(
             name, "files are those that were validated", not changed, ", ".join(changed) or f"{len(files)} files", "the same sha256"
         )

@@ -8,9 +8,9 @@ import numpy as np
 from toolkit.artifact import KEPT, Artifact, describe_preprocessing, image_spec, output_specs
 from toolkit.checkpoint import Checkpoint
 from toolkit.errors import ArtifactError
-from toolkit.tensors import TensorSpec
+from toolkit.tensors import CLASS_LABEL, IMAGE, LOGITS, PROBABILITIES, TensorSpec
 from toolkit.validation.interface import Interface, Shape, read
-from toolkit.validation.result import OPENED, READ, Check
+from toolkit.validation.result import FITS, OPENED, READ, Check
 
 INDICES = frozenset({"int32", "int64", "bool"})  # shapes and places: no weights
 LEAST_GOLDEN = 32  # different images
@@ -72,10 +72,15 @@ def checks(artifact: Artifact, checkpoint: Checkpoint) -> Iterator[Check]:
     )  # fmt: skip
 
 
-def fits(artifact: Artifact, checkpoint: Checkpoint) -> bool:
+def fits(artifact: Artifact, checkpoint: Checkpoint) -> Check:
     """Whether it takes the images of this checkpoint and gives its classes: otherwise there is nothing to compare."""
     manifest, card = artifact.manifest, checkpoint.card
-    return manifest.inputs[0].shape[1:] == card.input_shape and len(manifest.class_labels) == len(card.class_labels)
+    found = f"{manifest.inputs[0].shape[1:]}, {len(manifest.class_labels)} classes"
+    wanted = f"{card.input_shape}, {len(card.class_labels)} classes"
+    return _check(
+        artifact.id, FITS, found == wanted, found, wanted, "otherwise there is nothing to compare",
+        "" if found == wanted else f"Export again: toolkit export --format {artifact.format}",
+    )  # fmt: skip
 
 
 def golden_file(artifact: Artifact, truth: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]") -> Check:
@@ -118,6 +123,10 @@ def _features(artifact: Artifact, checkpoint: Checkpoint, own: Interface) -> Ite
             for field in ("shape", "dtype", "low", "high")
             if spec.name == contract.name and getattr(spec, field) != getattr(contract, field)
         ]
+    for what, specs, needed in (("input", manifest.inputs, {IMAGE}), ("output", manifest.outputs, {LOGITS, PROBABILITIES})):
+        names = {spec.name for spec in specs}
+        if not needed <= names or not names <= needed | {CLASS_LABEL}:
+            wrong.append(f"the manifest's {what}s are {', '.join(sorted(names))}; every artifact has {', '.join(sorted(needed))}")
     for what, specs, found in (("input", manifest.inputs, own.inputs), ("output", manifest.outputs, own.outputs)):
         if not found:
             continue  # a format that does not say

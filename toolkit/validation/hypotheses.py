@@ -5,7 +5,8 @@ twice); each is a line of a table here.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,24 +19,35 @@ from toolkit.validation.metrics import log_softmax
 
 Array = np.ndarray[Any, Any]
 CLOSE = 0.02  # of the size of the logits: rounding to fp16 is far below, and any other mistake far above
-FEW = 8  # images to fit a mean and a standard deviation on
+NEAR = 5.0  # times CLOSE on a few images: worth to be made of all
+FEW = 8  # images that a mistake is tried on first: most of them are seen not to fit at once
 BETTER = 5.0  # and so many times closer than without the mistake
+STEP = 1e-3  # of a fit: when a step gains less than this share, no mean and no standard deviation will do
 
 
-def name(classifier: Classifier, images: Array, found: Array, truth: Array, allowed: float | None) -> str:
+def name(classifier: Classifier, images: Array, found: Array, truth: Array, allowed: float | None, fit: bool = True) -> str:
     """The mistake that explains `found` (N, classes) for `images` (N, C, H, W); empty where none does. `truth`: PyTorch's logits.
 
-    `allowed`: the gate of the logits. A fit with free parameters must come that close: it comes near to anything.
+    `allowed`: the gate of the logits. A fit with free parameters must come that close: it comes near to anything. `fit` False:
+    none is tried, for it takes as long as everything else.
     """
     if not np.isfinite(found).all():
         rows = int((~np.isfinite(found)).any(1).sum())
         return f"{rows} of {len(found)} images give NaN or Inf: a value overflowed, or a weight is no number"
-    before = _distance(found, truth)
-    best, sentence = before / BETTER, ""
-    for text, made in [*_inputs(classifier, images), *_outputs(found, truth)]:
+    few = np.unique(np.linspace(0, len(images) - 1, FEW).astype(int))  # from end to end: the last golden ones are made
+    x, part = torch.from_numpy(images).float(), torch.from_numpy(images[few]).float()
+    best, sentence = _distance(found, truth) / BETTER, ""
+    with torch.inference_mode():
+        near = [
+            (text, made) for text, make in _inputs(classifier, images.shape[1])
+            if _distance(found[few], make(part).numpy()) < NEAR * CLOSE and (made := make(x).numpy()) is not None
+        ]  # fmt: skip
+    for text, made in [*near, *_outputs(found, truth)]:
         if (distance := _distance(found, made)) < min(best, CLOSE):
             best, sentence = distance, text
-    return sentence or _fitted(classifier, images, found, allowed)
+    if sentence or not fit or allowed is None:
+        return sentence
+    return _fitted(classifier, x, part, found, found[few], allowed)
 
 
 def _distance(found: Array, made: Array) -> float:
@@ -45,52 +57,60 @@ def _distance(found: Array, made: Array) -> float:
     return distance if np.isfinite(distance) else float("inf")
 
 
-def _inputs(classifier: Classifier, images: Array) -> list[tuple[str, Array]]:
-    """What PyTorch computes when the input is mistreated."""
-    x = torch.from_numpy(images).float()
-    rows = []
-    with torch.inference_mode():
-        for text, change in PIXELS.items():
-            rows.append((text, classifier(change(x)).numpy()))
-        if images.shape[1] == 3:
-            rows.append(("outputs match if the channels are swapped: RGB taken for BGR", classifier(x.flip(1)).numpy()))
-        for text, resize in RESIZES.items():
-            resized = resize(x, classifier.size)
-            rows.append((text, classifier.network((resized - classifier.mean) * classifier.scale).numpy()))
-        for text, (mean, std) in CONSTANTS.items():
-            other = copy.deepcopy(classifier)
-            other.mean, other.scale = torch.tensor(255 * mean), torch.tensor(1 / (255 * std))
-            rows.append((text, other(x).numpy()))
-        own = copy.deepcopy(classifier)
-        own.mean = torch.tensor(0.0)
-        rows.append(("outputs match if the mean is not subtracted", own(x).numpy()))
-        own = copy.deepcopy(classifier)
-        own.scale = torch.tensor(1 / 255)
-        rows.append(("outputs match if nothing is divided by the standard deviation", own(x).numpy()))
-        own.mean, own.scale = classifier.mean / 255, classifier.scale * 255
-        rows.append(("outputs match if the pixels are taken for numbers 0..1 already: the scale of 1/255 is missing", own(x).numpy()))
-        once = (functional.interpolate(x, size=(classifier.size,) * 2, mode="bilinear") - classifier.mean) * classifier.scale
-        rows.append(("outputs match if mean and standard deviation are applied twice",
-                     classifier.network((once - classifier.mean) * classifier.scale).numpy()))  # fmt: skip
-    return rows
+def _inputs(classifier: Classifier, channels: int) -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
+    """(what is said, what PyTorch computes when the input is mistreated so)."""
+    mean, scale, size = classifier.mean, classifier.scale, classifier.size
+
+    def network(resized: Tensor, mean: Tensor = mean, scale: Tensor = scale) -> Tensor:
+        return classifier.network((resized - mean) * scale)  # type: ignore[no-any-return]
+
+    def usual(x: Tensor) -> Tensor:
+        return functional.interpolate(x, size=(size, size), mode="bilinear")
+
+    for text, change in PIXELS.items():
+        yield text, _then(change, classifier)
+    if channels == 3:
+        yield "outputs match if the channels are swapped: RGB taken for BGR", lambda x: classifier(x.flip(1))
+    for text, resize in RESIZES.items():
+        yield text, _then(_sized(resize, size), network)
+    others = {text: (torch.tensor(255 * one), torch.tensor(1 / (255 * other))) for text, (one, other) in CONSTANTS.items()}
+    others |= {
+        "outputs match if the mean is not subtracted": (torch.tensor(0.0), scale),
+        "outputs match if nothing is divided by the standard deviation": (mean, torch.tensor(1 / 255)),
+        "outputs match if the pixels are taken for numbers 0..1 already: the scale of 1/255 is missing": (mean / 255, scale * 255),
+    }
+    for text, constants in others.items():
+        yield text, _then(usual, partial(network, mean=constants[0], scale=constants[1]))
+    yield "outputs match if mean and standard deviation are applied twice", lambda x: network((usual(x) - mean) * scale)
 
 
-def _fitted(classifier: Classifier, images: Array, found: Array, allowed: float | None) -> str:
-    """Any other mean and standard deviation, found by least squares on a few images."""
+def _then(one: Callable[[Tensor], Tensor], other: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    return lambda x: other(one(x))
+
+
+def _sized(resize: Callable[[Tensor, int], Tensor], size: int) -> Callable[[Tensor], Tensor]:
+    return lambda x: resize(x, size)
+
+
+def _fitted(classifier: Classifier, images: Tensor, few: Tensor, found: Array, of_few: Array, allowed: float) -> str:
+    """Any other mean and standard deviation: found by least squares on a few images, and believed if all images bear it out."""
     from scipy.optimize import least_squares
 
-    x, other = torch.from_numpy(images[:FEW]).float(), copy.deepcopy(classifier)
+    other = copy.deepcopy(classifier)
     before = (float(classifier.mean) / 255, 1 / (255 * float(classifier.scale)))
 
-    def residual(parameters: Array) -> Array:
+    def residual(parameters: Array, x: Tensor, logits: Array) -> Array:
         other.mean, other.scale = torch.tensor(255 * parameters[0]), torch.tensor(1 / (255 * parameters[1]))
         with torch.inference_mode():
-            difference: Array = other(x.float()).numpy().astype(np.float64) - found[:FEW]
+            difference: Array = other(x.float()).numpy().astype(np.float64) - logits
         return difference.reshape(-1)
 
     bounds = ([-1.0, 1e-4], [2.0, 5.0])
-    fit = least_squares(residual, np.clip(before, *bounds), bounds=bounds, diff_step=1e-3, max_nfev=30)
-    if allowed is None or not np.abs(fit.fun).max() <= 2 * allowed:  # float32 here, the file's own rounding there
+    start = np.clip(before, *bounds)
+    fit = least_squares(residual, start, bounds=bounds, diff_step=1e-3, max_nfev=30, ftol=STEP, args=(few, of_few))
+    if [f"{value:.4f}" for value in fit.x] == [f"{value:.4f}" for value in before]:
+        return ""  # these constants are right: something else is wrong
+    if not np.abs(residual(fit.x, images, found)).max() <= 2 * allowed:  # float32 here, the file's own rounding there
         return ""
     mean, std = fit.x
     return (

@@ -16,6 +16,7 @@ from toolkit.validation.worker import Answers
 Array = np.ndarray[Any, Any]
 SOFTMAX_ROUNDOFF = {"fp16": 2e-3, "bf16": 1.6e-2}  # four units in the last place of a probability near 1; fp32 below
 SOFTMAX_FP32 = 1e-5
+WORST = 8  # images that a row lists
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Case:
 
     `reference` (N, classes): fp32, of the test images; `golden`: float64, of the golden ones; `pictures`: fp32, of the
     picture files' true pixels. `gate` of the test images, `golden_gate` of the golden ones: their largest logits differ.
+    `rounding`: of compressed weights, which PyTorch does not have, how far one file may be off from itself, as a share of its
+    largest logit; None: the gates hold for that as well.
     """
 
     artifact: str
@@ -39,8 +42,18 @@ class Case:
     gate: Allowed
     golden_gate: Allowed
     explain: Callable[[Array], str]  # of golden logits found: the mistake that gives them, or ""
+    rounding: float | None = None
+    class_labels: tuple[str, ...] = ()
 
-    def check(self, level: Level, name: str, passed: bool, figure: str, gate: str, why: str, detail: str = "") -> Check:
+    def own_gate(self, own: Array) -> tuple[float | None, str]:
+        """(how far one file's logits may lie apart, why): `own` are its logits."""
+        if self.rounding is None:
+            return self.golden_gate.max_abs_logit, self.golden_gate.why
+        return self.rounding * float(
+            np.abs(own[np.isfinite(own)]).max(initial=0.0)
+        ), "the weights are the same on both sides: only rounding"
+
+    def check(self, level: Level, name: str, passed: bool | None, figure: str, gate: str, why: str, detail: str = "") -> Check:
         return Check(
             level=level, name=name, artifact=self.artifact, runtime=self.runtime, passed=passed, figure=figure, gate=gate, why=why,
             detail="" if passed else detail,
@@ -48,7 +61,7 @@ class Case:
 
 
 def row(case: Case, answers: Answers, cached: bool) -> RuntimeRow:
-    found = figures(answers.logits, case.reference, case.labels)
+    found = figures(answers.logits, case.reference, case.labels, answers.probabilities)
     predicted, expected = answers.logits.argmax(1), case.reference.argmax(1)
     places = np.flatnonzero(predicted != expected)
     judged = case.runtime != REFERENCE
@@ -58,7 +71,15 @@ def row(case: Case, answers: Answers, cached: bool) -> RuntimeRow:
         changed=dict(zip(case.indices[places].tolist(), predicted[places].tolist(), strict=True)),
         golden_abs_logit=_largest(answers.golden, case.golden), seconds=answers.seconds, cached=cached,
         allowed_changed=_most_changed(case) if judged else None, allowed_abs_logit=case.gate.max_abs_logit if judged else None,
+        worst=_worst(case, answers.logits),
     )  # fmt: skip
+
+
+def _worst(case: Case, logits: Array) -> list[int]:
+    """What is no number first."""
+    with np.errstate(all="ignore"):
+        off = np.nan_to_num(np.abs(logits.astype(np.float64) - case.reference).max(1), nan=np.inf, posinf=np.inf)
+    return [int(case.indices[place]) for place in np.argsort(-off, kind="stable")[:WORST] if off[place] > 0]
 
 
 def checks(case: Case, answers: Answers, found: RuntimeRow) -> Iterator[Check]:
@@ -67,6 +88,7 @@ def checks(case: Case, answers: Answers, found: RuntimeRow) -> Iterator[Check]:
     yield from _contract(case, answers)
     yield from _preprocessing(case, answers)
     yield _numbers(case, found.figures)
+    yield from _own_answers(case, answers)
     if case.runtime != REFERENCE:
         yield from _test_set(case, found.figures, len(found.changed), answers.logits.argmax(1))
 
@@ -84,18 +106,37 @@ def _golden(case: Case, answers: Answers) -> Iterator[Check]:
             "golden", "golden logits, as a whole", signal >= gate.min_snr_db, f"{signal:.1f} dB", f"≥ {gate.min_snr_db:.1f} dB", gate.why,
             case.explain(answers.golden) if not signal >= gate.min_snr_db else "",
         )  # fmt: skip
+    yield _softmax(case, "golden", "probabilities are softmax of the logits", answers.golden, answers.golden_probabilities)
+
+
+def _own_answers(case: Case, answers: Answers) -> Iterator[Check]:
+    """What the file itself makes of its logits, on every test image: what an app shows."""
+    yield _softmax(case, "test set", "every image's probabilities are softmax of its logits", answers.logits, answers.probabilities)
+    if len(answers.labels) and case.class_labels:
+        best, wrong = answers.probabilities.max(1), 0
+        for row, label, most in zip(answers.probabilities, answers.labels.tolist(), best, strict=True):
+            place = case.class_labels.index(label) if label in case.class_labels else None
+            wrong += place is None or row[place] != most  # where two are alike, either may be named
+        yield case.check(
+            "test set", "the class label is that of the largest probability", not wrong,
+            f"{wrong} of {len(answers.labels)} are not", "none",
+            "it is what an app shows", "labels are in another order in the file, or of other classes",
+        )  # fmt: skip
+
+
+def _softmax(case: Case, level: Level, name: str, logits: Array, probabilities: Array) -> Check:
     with np.errstate(all="ignore"):
-        expected = np.exp(log_softmax(answers.golden))
-    error = float(np.abs(answers.golden_probabilities - expected).max())
+        expected = np.exp(log_softmax(logits))
+    error = float(np.abs(probabilities - expected).max())
     allowed = SOFTMAX_ROUNDOFF.get(case.precision, SOFTMAX_FP32)
-    yield case.check(
-        "golden", "probabilities are softmax of the logits", error <= allowed, f"max |Δ probability| {error:.2g}", f"≤ {allowed:g}",
-        "softmax exactly once, over the classes, and each under its own label", _probabilities(answers, expected),
+    return case.check(
+        level, name, error <= allowed, f"max |Δ probability| {error:.2g}", f"≤ {allowed:g}",
+        "softmax exactly once, over the classes, and each under its own label",
+        "" if error <= allowed else _misled(probabilities, expected),
     )  # fmt: skip
 
 
-def _probabilities(answers: Answers, expected: Array) -> str:
-    found = answers.golden_probabilities
+def _misled(found: Array, expected: Array) -> str:
     if not np.isfinite(found).all():
         return "some are no numbers"
     sums = found.sum(1)
@@ -121,29 +162,30 @@ def _contract(case: Case, answers: Answers) -> Iterator[Check]:
         "contract", "inputs that are none are refused", not taken, "; ".join(taken) or f"{len(answers.refusals)} refused",
         "one clear message each", "a wrong size must not become a wrong answer",
     )  # fmt: skip
-    allowed = case.golden_gate.max_abs_logit
+    allowed, why = case.own_gate(answers.golden)
     if allowed is not None:
         few = answers.golden[: len(answers.singly)]
         error = max(_largest(answers.singly, few), _largest(answers.backwards, few))
         yield case.check(
             "contract", "the same alone, in a batch, and in another order", error <= 2 * allowed, f"max |Δ logit| {error:.3g}",
-            f"≤ {2 * allowed:.3g}", f"twice the gate of the logits: {case.golden_gate.why}",
+            f"≤ {2 * allowed:.3g}", f"twice the gate of the logits: {why}",
             "images of one batch influence each other",
         )  # fmt: skip
 
 
 def _preprocessing(case: Case, answers: Answers) -> Iterator[Check]:
-    allowed = case.golden_gate.max_abs_logit
+    """Against PyTorch; of compressed weights, against what the file itself says of the same pixels."""
+    allowed, why = case.own_gate(answers.golden)
     if allowed is None or not len(case.pictures):
         return
-    errors = np.abs(answers.pictures - case.pictures).max(1)
+    errors = np.abs(answers.pictures - (case.pictures if case.rounding is None else answers.pixels)).max(1)
     wrong = [f"{kind} ({error:.3g})" for kind, error in zip(case.picture_kinds, errors, strict=True) if not error <= allowed]
     every = len(wrong) == len(case.picture_kinds)
     detail = "every kind of file: see the golden logits" if every else f"only these kinds of file differ: {', '.join(wrong)}"
     yield case.check(
         "preprocessing", "picture files give the logits of their pixels", not wrong,
             f"max |Δ logit| {errors.max():.3g}", f"≤ {allowed:.3g}",
-        f"{len(case.picture_kinds)} kinds of PNG and JPEG against the training path", detail,
+        f"{len(case.picture_kinds)} kinds of PNG and JPEG against the training path; {why}", detail,
     )  # fmt: skip
     if len(answers.app):
         error = _largest(answers.app, answers.pictures[:1])
@@ -154,9 +196,11 @@ def _preprocessing(case: Case, answers: Answers) -> Iterator[Check]:
 
 
 def _numbers(case: Case, found: Figures) -> Check:
+    stuck = found.saturated if case.precision == "fp16" else 0  # fp32 goes on after 65504
     return case.check(
-        "test set", "all logits are numbers", not found.nan + found.inf,
-        f"{found.nan} NaN, {found.inf} Inf, {found.saturated} at the end of fp16", "none", "NaN compares as anything",
+        "test set", "all logits are numbers", not found.nan + found.inf + stuck,
+        f"{found.nan} NaN, {found.inf} Inf, {stuck} at the end of fp16", "none",
+        "NaN compares as anything, and where fp16 ends a device may give 65504 instead of Inf",
         "a value overflows on some images: toolkit debug names the layer",
     )  # fmt: skip
 
@@ -190,27 +234,29 @@ def _test_set(case: Case, found: Figures, changed: int, predicted: Array) -> Ite
             gate.why,
         )
     if gate.max_accuracy_loss is not None:
-        blind = -Paired(len(case.labels), 0, 0).interval()[0]  # what so many images cannot rule out though nothing changed
-        if blind > gate.max_accuracy_loss:
-            yield case.check(
-                "test set", "accuracy is not lost", True, f"not judged on {len(case.labels)} images",
-                f"a loss of {100 * gate.max_accuracy_loss:g} points ruled out",
-                f"so few images cannot rule out {100 * blind:.2f} points, even where no prediction changed",
-            )  # fmt: skip
-            return
-        low, high = (100 * each for each in found.difference_interval)
-        yield case.check(
-            "test set", "accuracy is not lost", low >= -100 * gate.max_accuracy_loss,
-            f"{100 * (found.accuracy - found.reference_accuracy):+.2f} points, 95 % interval {low:+.2f}…{high:+.2f}",
-            f"a loss of {100 * gate.max_accuracy_loss:g} points ruled out", "non-inferiority on the same images, exact",
-        )  # fmt: skip
+        yield _accuracy(case, found, gate.max_accuracy_loss)
+
+
+def _accuracy(case: Case, found: Figures, margin: float) -> Check:
+    """Not judged where so few images could not rule the loss out even though nothing changed; a loss beyond doubt fails on any number."""
+    low, high = found.difference_interval
+    blind = -Paired(len(case.labels), 0, 0).interval()[0]
+    few = blind > margin and high >= -margin
+    points = f"{100 * (found.accuracy - found.reference_accuracy):+.2f} points, 95 % interval {100 * low:+.2f}…{100 * high:+.2f}"
+    more = f"so few images cannot rule out {100 * blind:.2f} points, even where no prediction changed: take more, or --all-images"
+    return case.check(
+        "test set", "accuracy is not lost", None if few else low >= -margin,
+        f"not judged on {len(case.labels)} images: {points}" if few else points, f"a loss of {100 * margin:g} points ruled out",
+        "non-inferiority on the same images, exact", more if few else "",
+    )  # fmt: skip
 
 
 def agreement(case: Case, answers: Answers, evaluator: Answers) -> Check:
     """One of Apple's runtimes against the reference evaluator on the same file and images."""
     error = _largest(answers.logits, evaluator.logits)
     differ = int((answers.logits.argmax(1) != evaluator.logits.argmax(1)).sum())
-    allowed = math.inf if case.gate.max_abs_logit is None else 2 * case.gate.max_abs_logit
+    gate = case.gate.max_abs_logit if case.rounding is None else case.own_gate(evaluator.logits)[0]
+    allowed = math.inf if gate is None else 2 * gate
     return case.check(
         "test set", "agrees with the reference evaluator", error <= allowed,
         f"max |Δ logit| {error:.3g}, {differ} predictions differ", f"≤ {allowed:.3g}",

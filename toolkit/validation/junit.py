@@ -16,15 +16,25 @@ def write(result: ValidationResult, path: Path) -> None:
     for name in names:
         checks = [check for check in result.checks if check.artifact == name]
         skipped = [each for each in result.unavailable if (each.artifact or "no artifact") == name]
-        failed = sum(not check.passed for check in checks)
+        failed, unjudged = (sum(check.passed is state for check in checks) for state in (False, None))
         suite = ElementTree.SubElement(
-            root, "testsuite", name=name, tests=str(len(checks) + len(skipped)), failures=str(failed), errors="0", skipped=str(len(skipped))
+            root,
+            "testsuite",
+            name=name,
+            tests=str(len(checks) + len(skipped)),
+            failures=str(failed),
+            errors="0",
+            skipped=str(len(skipped) + unjudged),
         )
         for check in checks:
             _case(suite, check)
         for each in skipped:
             case = ElementTree.SubElement(suite, "testcase", classname=f"{name}.{each.runtime}", name="runs here")
             ElementTree.SubElement(case, "skipped", message=_clean(each.reason))
+    if not result.proved:  # then the command fails as well
+        suite = ElementTree.SubElement(root, "testsuite", name=result.model, tests="1", failures="1", errors="0", skipped="0")
+        case = ElementTree.SubElement(suite, "testcase", classname=result.model, name="something that may ship was compared")
+        ElementTree.SubElement(case, "failure", message="nothing was compared with PyTorch, or nothing could be judged", type="nothing")
     ElementTree.indent(root)
     write_text(path, '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n")
 
@@ -32,7 +42,9 @@ def write(result: ValidationResult, path: Path) -> None:
 def _case(suite: ElementTree.Element, check: Check) -> None:
     where = ".".join(part for part in (check.artifact, check.runtime, check.level) if part)
     case = ElementTree.SubElement(suite, "testcase", classname=where, name=check.name)
-    if not check.passed:
+    if check.passed is None:
+        ElementTree.SubElement(case, "skipped", message=_clean(f"{check.figure}. {check.detail}"))
+    elif not check.passed:
         failure = ElementTree.SubElement(case, "failure", message=_clean(f"{check.figure}, allowed {check.gate}"), type=check.level)
         failure.text = _clean("\n".join(part for part in (check.detail, f"gate: {check.gate} ({check.why})") if part))
 

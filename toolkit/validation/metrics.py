@@ -13,14 +13,18 @@ FP16_MAX = 65504.0
 TOP = 5
 
 
-def figures(logits: Array, reference: Array, labels: Array) -> Figures:
-    """Of logits (N, classes) against PyTorch's on the same images. `labels` (N,) are the true classes."""
+def figures(logits: Array, reference: Array, labels: Array, probabilities: Array | None = None) -> Figures:
+    """Of logits (N, classes) against PyTorch's on the same images. `labels` (N,) are the true classes.
+
+    `probabilities` (N, classes): as the file itself gives them, where it does.
+    """
     difference = np.abs(logits.astype(np.float64) - reference)  # inf - inf is NaN, which no gate lets through
     predicted, expected = logits.argmax(1), reference.argmax(1)
     right, reference_right = predicted == labels, expected == labels
     paired = Paired(len(labels), int((reference_right & ~right).sum()), int((right & ~reference_right).sum()))
     with np.errstate(all="ignore"):
         mine, theirs = log_softmax(logits), log_softmax(reference)
+        given = np.exp(mine) if probabilities is None else probabilities.astype(np.float64)
         return Figures(
             accuracy=float(right.mean()), accuracy_interval=exact_interval(int(right.sum()), len(labels)),
             reference_accuracy=float(reference_right.mean()),
@@ -28,7 +32,7 @@ def figures(logits: Array, reference: Array, labels: Array) -> Figures:
             lost=paired.lost, gained=paired.gained, difference_interval=paired.interval(), mcnemar_p=paired.p_value,
             max_abs_logit=float(difference.max()), mean_abs_logit=float(difference.mean()),
             p999_abs_logit=float(np.percentile(difference, 99.9)),
-            max_abs_probability=float(np.abs(np.exp(mine) - np.exp(theirs)).max()),
+            max_abs_probability=float(np.abs(given - np.exp(theirs)).max()),
             snr_db=snr_db(reference, logits), kl=float((np.exp(theirs) * (theirs - mine)).sum(1).mean()),
             ece=calibration_error(mine, labels), reference_ece=calibration_error(theirs, labels),
             nan=int(np.isnan(logits).sum()), inf=int(np.isinf(logits).sum()),

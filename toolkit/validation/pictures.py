@@ -70,6 +70,22 @@ def _jpeg(mode: str) -> Callable[[Array, Path], Array]:
     return make
 
 
+def _jpeg_turned(tag: int) -> Callable[[Array, Path], Array]:
+    """As a phone stores it, however it is held: turned, with the tag that says how to show it."""
+    turns = {3: 2, 6: 1, 8: 3}[tag]  # by 90° against the clock
+
+    def make(image: Array, path: Path) -> Array:
+        from PIL import Image
+
+        exif = Image.Exif()
+        exif[ORIENTATION] = tag
+        Image.fromarray(np.rot90(image, turns).copy()).save(path, quality=95, exif=exif)
+        with Image.open(path) as decoded:  # as it is stored
+            return np.rot90(np.asarray(decoded), -turns)
+
+    return make
+
+
 KINDS: dict[str, Callable[[Array, Path], Array]] = {
     "PNG, gray": _png,
     "PNG, RGB": _png_mode("RGB"),
@@ -79,4 +95,7 @@ KINDS: dict[str, Callable[[Array, Path], Array]] = {
     "PNG, turned, with its orientation tag": _png_turned,
     "JPEG, gray": _jpeg("L"),
     "JPEG, RGB": _jpeg("RGB"),
+    "JPEG, upside down, with its orientation tag (3)": _jpeg_turned(3),
+    "JPEG, turned left, with its orientation tag (6)": _jpeg_turned(6),
+    "JPEG, turned right, with its orientation tag (8)": _jpeg_turned(8),
 }

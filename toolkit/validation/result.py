@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from toolkit.artifact import TORCH
 from toolkit.records import Figure, Frozen
 
@@ -10,12 +12,14 @@ Level = Literal["files", "golden", "contract", "preprocessing", "test set"]
 REFERENCE = "torch-cpu"
 LEVELS: tuple[Level, ...] = ("files", "golden", "contract", "preprocessing", "test set")  # cheapest first
 OPENED, READ, ENDED = "files are those of the export", "the file can be read", "runs to the end"
-DECISIVE = frozenset({OPENED, READ, ENDED})  # where one of these fails, the other levels were not asked at all
+FITS = "takes this model's images"
+DECISIVE = frozenset({OPENED, READ, FITS, ENDED})  # where one of these fails, the other levels were not asked at all
 
 
 class Check(Frozen):
     """One question and its answer. `figure` is what was found, `gate` what is allowed, `why` where the gate comes from.
 
+    `passed` None: it could not be judged, which is no pass and no breach: nothing is claimed of the artifact on that runtime.
     `detail`: what is known of the cause, or what to do; empty where nothing is. `runtime` None: nothing had to be run.
     """
 
@@ -23,7 +27,7 @@ class Check(Frozen):
     name: str
     artifact: str
     runtime: str | None
-    passed: bool
+    passed: bool | None
     figure: str
     gate: str
     why: str
@@ -58,6 +62,7 @@ class Figures(Frozen):
 class RuntimeRow(Frozen):
     """One artifact through one runtime. `changed`: test-set index → the class that it says instead of PyTorch's.
 
+    `worst`: test-set indices of the images that are furthest off, where any is off at all: `toolkit debug` looks at them as well.
     `golden_abs_logit`: against PyTorch in float64, on the golden images. `seconds` of inference alone, when it was run.
     """
 
@@ -73,6 +78,7 @@ class RuntimeRow(Frozen):
     allowed_abs_logit: float | None
     seconds: float
     cached: bool
+    worst: list[int] = Field(default_factory=list)
 
     @property
     def is_reference(self) -> bool:
@@ -80,8 +86,8 @@ class RuntimeRow(Frozen):
 
     @property
     def proves(self) -> bool:
-        """PyTorch on the CPU, in whatever precision, says nothing of what ships."""
-        return not self.runtime.startswith(REFERENCE)
+        """PyTorch, on whatever device and in whatever precision, says nothing of what ships."""
+        return self.artifact != TORCH
 
 
 class Unavailable(Frozen):
@@ -115,23 +121,35 @@ class ValidationResult(Frozen):
 
     @property
     def breaches(self) -> list[Check]:
-        return [check for check in self.checks if not check.passed]
+        return [check for check in self.checks if check.passed is False]
+
+    @property
+    def unjudged(self) -> list[Check]:
+        return [check for check in self.checks if check.passed is None]
+
+    @property
+    def proved(self) -> dict[str, int]:
+        """Artifact → images, of those that may ship and were compared with PyTorch, on the runtime that saw the most."""
+        unjudged = {(check.artifact, check.runtime) for check in self.unjudged}
+        found: dict[str, int] = {}
+        for row in self.rows:
+            if row.proves and (row.artifact, row.runtime) not in unjudged:
+                found[row.artifact] = max(row.images, found.get(row.artifact, 0))
+        return found
 
     @property
     def passed(self) -> bool:
         """Something that may ship was compared with PyTorch, and no check failed."""
-        return any(row.proves for row in self.rows) and not self.breaches
+        return bool(self.proved) and not self.breaches
 
     @property
     def unproved(self) -> list[str]:
-        """Artifacts that no runtime was asked about, or could be: nothing is claimed of them."""
-        proved = {row.artifact for row in self.rows if row.proves}
-        return [name for name in self.artifacts if name != TORCH and name not in proved]
+        """Artifacts that no runtime was asked about, or could be, or could be judged on: nothing is claimed of them."""
+        return [name for name in self.artifacts if name != TORCH and name not in self.proved]
 
     def fails_on(self, levels: tuple[str, ...]) -> bool:
         """Whether a check of one of those levels failed; without levels, of any.
 
         Nothing compared fails as well, and so does an artifact that could not be opened or run: it failed every level.
         """
-        compared = any(row.proves for row in self.rows)
-        return not compared or any(not levels or check.level in levels or check.name in DECISIVE for check in self.breaches)
+        return not self.proved or any(not levels or check.level in levels or check.name in DECISIVE for check in self.breaches)

@@ -57,8 +57,8 @@ def run(job: Job, images: Any, limits: Limits, isolate: bool, update: Callable[[
 
 def _joined(parts: list[Answers]) -> Answers:
     """The first worker's answers, with everybody's test images; their seconds are those of the slowest."""
-    logits, probabilities = (np.concatenate([getattr(part, name) for part in parts]) for name in ("logits", "probabilities"))
-    return replace(parts[0], logits=logits, probabilities=probabilities, seconds=max(part.seconds for part in parts))
+    joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ("logits", "probabilities", "labels")}
+    return replace(parts[0], **joined, seconds=max(part.seconds for part in parts))
 
 
 def _isolated(job: Job, limits: Limits, stop: threading.Event, update: Callable[[int], None]) -> Answers:
@@ -71,7 +71,7 @@ def _isolated(job: Job, limits: Limits, stop: threading.Event, update: Callable[
             update(int(line))
 
     ended = watched(
-        "toolkit.validation.worker", [str(path)], seconds=limits.seconds, memory_bytes=limits.memory_bytes, stop=stop, on_line=count
+        "toolkit.validation.asked", [str(path)], seconds=limits.seconds, memory_bytes=limits.memory_bytes, stop=stop, on_line=count
     )
     if ended.reason is not None:
         raise WorkerLost(ended.reason)

@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from toolkit.artifact import Artifact
+from toolkit.artifact import TORCH, Artifact
 from toolkit.checkpoint import Checkpoint
 from toolkit.data import Dataset, load, stratified_subset
 from toolkit.environment import describe
 from toolkit.errors import ArtifactError
-from toolkit.gates import allowed
-from toolkit.golden import golden
+from toolkit.gates import allowed, rounding
 from toolkit.networks import Classifier, from_checkpoint
 from toolkit.progress import progress
 from toolkit.recipe import Gates, Recipe
@@ -25,28 +24,31 @@ from toolkit.validation import evidence, files, hypotheses, judge, pictures
 from toolkit.validation.cache import Cache, home
 from toolkit.validation.result import ENDED, REFERENCE, Check, RuntimeRow, Unavailable, ValidationResult
 from toolkit.validation.run import Limits, answers_or_reason
+from toolkit.validation.truth import double, golden_of
 from toolkit.validation.worker import Answers, Job
 from toolkit.workspace import Workspace, write_text
 
 REPORT = "validation.json"
 EVALUATOR = "coreml-reference"
-AT_ONCE = 64  # images in float64
 Array = np.ndarray[Any, Any]
 
 
 def validate(
     workspace: Workspace, *, runtimes: Sequence[str] | None = None, artifacts: Sequence[str] | None = None, limit: int | None = None,
-    data_dir: Path | None = None, isolate: bool = True, cache: bool | Path = True, limits: Limits | None = None,
+    all_images: bool = False, data_dir: Path | None = None, isolate: bool = True, cache: bool | Path = True, limits: Limits | None = None,
+    fit: bool = True,
 ) -> ValidationResult:  # fmt: skip
     """Compares and writes reports/validation.json. Raises ToolkitError where there is nothing to compare, or nothing to compare with.
 
-    `isolate`: each runtime in its own process, under `limits`. `cache`: answers to questions asked before are not computed
-    again; a folder, if not the user's own.
+    `all_images`: slow runtimes, which see a part of the test set by themselves, see all of it. `isolate`: each runtime in its own
+    process, under `limits`. `cache`: answers to questions asked before are not computed again; a folder, if not the user's own.
+    `fit`: where logits differ, another mean and standard deviation are searched for as well.
     """
     began = time.monotonic()
     chosen = select(runtimes)
     with tempfile.TemporaryDirectory() as folder:
         bench = _Bench.of(workspace, limit, data_dir, isolate, cache, limits or Limits(), Path(folder))
+        bench.fit, bench.all_images = fit, all_images
         result = _result(workspace, bench, chosen, artifacts, limit, began)
     write_text(workspace.reports / REPORT, result.model_dump_json(indent=1))
     evidence.write(workspace, result, workspace.reports / REPORT)
@@ -66,7 +68,8 @@ def _result(
             broken.add(folder.name)
             continue
         checks += [*files.checks(artifact, bench.checkpoint), bench.golden_file(artifact)]
-        if files.fits(artifact, bench.checkpoint):
+        checks.append(files.fits(artifact, bench.checkpoint))
+        if checks[-1].passed:
             found.append(artifact)
         else:
             broken.add(folder.name)
@@ -82,16 +85,21 @@ def _result(
             rows += [row] if row is not None else []
             checks += judged
     checks += bench.agreements()
-    if not rows and not any(not check.passed for check in checks):
+    if not rows and not any(check.passed is False for check in checks):
         raise ArtifactError("nothing could be validated here:\n  " + "\n  ".join(f"{u.runtime}: {u.reason}" for u in unavailable))
     data, card = bench.data, bench.checkpoint.card
     return ValidationResult(
         model=bench.checkpoint.recipe.name, dataset=data.name, data_sha256=data.test_sha256(), recipe_hash=card.recipe_hash,
         checkpoint_sha256=card.weights_sha256, seed=card.seed, test_images=len(data.test_labels), limit=limit, rows=rows, checks=checks,
-        unavailable=unavailable, artifacts={each.id: each.manifest.files for each in found}, class_labels=list(data.classes),
+        unavailable=unavailable, artifacts={each.id: _files(each) for each in found}, class_labels=list(data.classes),
         test_labels=data.test_labels[bench.indices].tolist(), test_indices=bench.indices.tolist(),
         reference_predictions=bench.reference.logits.argmax(1).tolist(), seconds=time.monotonic() - began, environment=describe(),
     )  # fmt: skip
+
+
+def _files(artifact: Artifact) -> dict[str, str]:
+    """File → sha256, with manifest.json itself: labels, compression and preprocessing are said there."""
+    return artifact.manifest.files if artifact.id == TORCH else evidence.files_of(artifact)
 
 
 def _folders(workspace: Workspace, names: Sequence[str] | None) -> list[Path]:
@@ -127,6 +135,9 @@ class _Bench:
     folder: Path
     reference: Answers
     asked: dict[tuple[str, str], tuple[judge.Case, Answers]] = field(default_factory=dict)
+    explained: list[tuple[float | None, Array, str]] = field(default_factory=list)  # gate, golden logits, what was said of them
+    fit: bool = True
+    all_images: bool = False
 
     @classmethod
     def of(
@@ -139,7 +150,7 @@ class _Bench:
         gray = data.test_images.shape[1] == 1  # pictures are read as gray
         written, pixels = pictures.write(data.test_images[:64].numpy(), folder) if gray else ({}, np.empty((0, 1, 1, 1)))
         self = cls(
-            checkpoint, classifier, Recipe.read(workspace.recipe).gates, data, indices, golden(classifier, data), pixels, written,
+            checkpoint, classifier, Recipe.read(workspace.recipe).gates, data, indices, golden_of(checkpoint, data), pixels, written,
             Cache(home() if cache is True else cache or None), isolate, limits, folder, reference=None,  # type: ignore[arg-type]
         )  # fmt: skip
         answers, _ = self.ask(Artifact.of_checkpoint(checkpoint), RUNTIMES[REFERENCE], indices)
@@ -164,12 +175,7 @@ class _Bench:
     def double(self, images: Array) -> Array:
         """(N, classes) float64."""
         known, logits = self.golden
-        if np.array_equal(known, images):
-            return logits
-        model = from_checkpoint(self.checkpoint).double()
-        with torch.inference_mode():  # in parts: a stranger's file may hold very many
-            parts = [model(torch.from_numpy(images[start : start + AT_ONCE]).double()) for start in range(0, len(images), AT_ONCE)]
-            return torch.cat(parts).numpy()
+        return logits if np.array_equal(known, images) else double(self.checkpoint, images)
 
     def ask(self, artifact: Artifact, runtime: Runtime, indices: Array) -> tuple[Answers | str, bool]:
         """(answers or why there are none, whether they were known before)."""
@@ -177,11 +183,10 @@ class _Bench:
         place = self.cache.path(artifact, runtime, images, self.golden[0])
         if (known := self.cache.find(place, len(images), len(self.data.classes))) is not None:
             return known, True
-        golden_path = self.folder / "golden.npy"
-        np.save(golden_path, self.golden[0])
         job = Job(
-            folder=str(artifact.folder.absolute()), runtime=runtime.id, golden=str(golden_path),
+            folder=str(artifact.folder.absolute()), runtime=runtime.id, golden=self._save("golden", self.golden[0]),
             pictures=tuple(map(str, self.picture_files.values())), threads=None if self.limits.jobs == 1 else 1,
+            pixels=self._save("pixels", self.picture_pixels.astype(np.float32)) if self.picture_files else "",
         )  # fmt: skip
         with progress(f"{artifact.id} on {runtime.id}", len(images)) as update:
             answers = answers_or_reason(job, images, self.limits, self.isolate, update)
@@ -189,10 +194,14 @@ class _Bench:
             self.cache.keep(place, answers)
         return answers, False
 
+    def _save(self, name: str, array: Array) -> str:
+        np.save(self.folder / f"{name}.npy", array)
+        return str(self.folder / f"{name}.npy")
+
     def compare(self, artifact: Artifact, runtime: Runtime) -> tuple[RuntimeRow | None, list[Check]]:
         """One artifact through one runtime; slow runtimes see a stratified subset, which the row says by its `indices`."""
         places = np.arange(len(self.indices))
-        if runtime.most_images is not None and len(places) > runtime.most_images:
+        if not self.all_images and runtime.most_images is not None and len(places) > runtime.most_images:
             places = stratified_subset(self.data.test_labels[self.indices], runtime.most_images).numpy()
         indices = self.indices[places]
         if runtime.id == REFERENCE:
@@ -213,28 +222,43 @@ class _Bench:
         return [judge.agreement(*self.asked[own], self.asked[other][1]) for own, other in pairs if other in self.asked]
 
     def case(self, artifact: Artifact, runtime: Runtime, places: Array) -> judge.Case:
-        reference = self.reference.logits[places]
-        images, truth = self.golden
+        reference, truth = self.reference.logits[places], self.golden[1]
         precision = runtime.precision or artifact.manifest.precision
 
         def gate(logits: Array) -> Any:
             return allowed(self.gates, self.checkpoint, artifact.manifest, float(np.abs(logits).max()), precision)
 
         def explain(found: Array) -> str:
-            return hypotheses.name(self.classifier, images, found, truth, gate(truth).max_abs_logit)
+            return self.explain(found, gate(truth).max_abs_logit)
 
         return judge.Case(
             artifact=artifact.id, runtime=runtime.id, precision=precision, indices=self.indices[places],
             whole=len(places) == len(self.indices), labels=self.data.test_labels[self.indices[places]].numpy(), reference=reference,
             golden=truth, pictures=self._of_pictures(), picture_kinds=tuple(self.picture_files), gate=gate(reference),
-            golden_gate=gate(truth), explain=explain,
+            golden_gate=gate(truth), explain=explain, class_labels=tuple(artifact.manifest.class_labels),
+            rounding=rounding(self.checkpoint, precision) if artifact.manifest.compression is not None else None,
         )  # fmt: skip
+
+    def explain(self, found: Array, allowed: float | None) -> str:
+        """Once for each distinct answer: what agrees to within the gate with one that was explained has the same explanation."""
+        for gate, known, text in self.explained:
+            if gate == allowed and allowed is not None and _largest(found, known) <= allowed:
+                return text
+        images, truth = self.golden
+        text = hypotheses.name(self.classifier, images, found, truth, allowed, self.fit)
+        self.explained.append((allowed, found, text))
+        return text
 
     def _of_pictures(self) -> Array:
         if not self.picture_files:
             return np.empty((0, len(self.data.classes)))
         with torch.inference_mode():
             return self.classifier(torch.from_numpy(self.picture_pixels)).numpy()  # type: ignore[no-any-return]
+
+
+def _largest(one: Array, other: Array) -> float:
+    """NaN where either holds what is no number, but for the same at the same places."""
+    return 0.0 if np.array_equal(one, other, equal_nan=True) else float(np.abs(one - other).max())
 
 
 def _ended(artifact: Artifact, runtime: Runtime) -> Check:

@@ -1,4 +1,4 @@
-"""Everything one runtime is asked of one artifact: `python -m toolkit.validation.worker JOB.json` in a process of its own.
+"""Everything one runtime is asked of one artifact: `python -m toolkit.validation.asked JOB.json` in a process of its own.
 
 A runtime that kills its process, hangs or eats the memory takes nobody with it (run.py watches). Nothing is judged here.
 """
@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from toolkit.checkpoint import Checkpoint
 from toolkit.data.pictures import read_picture
 from toolkit.errors import ArtifactError, ToolkitError
 from toolkit.runtimes import Runtime, Session, find
-from toolkit.tensors import IMAGE, LOGITS, PROBABILITIES
+from toolkit.tensors import CLASS_LABEL, IMAGE, LOGITS, PROBABILITIES
 
 Array = np.ndarray[Any, Any]
 Update = Callable[[int], None]
@@ -27,13 +27,17 @@ FEW = 8  # images for questions that need no statistics
 
 @dataclass(frozen=True)
 class Job:
-    """Paths as text. `images`: .npy (N, C, H, W) uint8, the test images; `golden`: likewise float32; `pictures`: image files."""
+    """Paths as text. `images`: .npy (N, C, H, W) uint8, the test images; `golden`: likewise float32; `pictures`: image files.
+
+    `pixels`: .npy of what the pictures hold (n, C, H, W) float32; empty where there are none.
+    """
 
     folder: str
     runtime: str
     golden: str
     pictures: tuple[str, ...]
     threads: int | None
+    pixels: str = ""
     images: str = ""
     out: str = ""
 
@@ -53,6 +57,7 @@ class Answers:
 
     `singly` and `backwards` are of the first images of `golden`: one by one, and in reverse order within one batch.
     `app`: of the first picture by the path that an app takes, where the runtime has one of its own; else empty.
+    `pixels`: of the pictures' true pixels. `labels` (N,): the class label that the file itself says, of the test images; else empty.
     """
 
     logits: Array
@@ -66,6 +71,8 @@ class Answers:
     shapes: tuple[tuple[str, str], ...]
     refusals: tuple[tuple[str, str], ...]
     seconds: float
+    pixels: Array = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    labels: Array = field(default_factory=lambda: np.empty(0, "U1"))
 
     def save(self, path: Path) -> None:
         texts = json.dumps({"shapes": self.shapes, "refusals": self.refusals, "seconds": self.seconds})
@@ -87,7 +94,7 @@ def ask(job: Job, update: Update) -> Answers:
     images, golden = np.load(job.images), np.load(job.golden)
     session = runtime.open(artifact, job.threads)
     try:
-        golden_logits, golden_probabilities, _ = _run(session, runtime, golden, artifact, lambda done: None)
+        golden_logits, golden_probabilities, _, _ = _run(session, runtime, golden, artifact, lambda done: None)
         few = golden[: min(FEW, len(golden))]
         singly = np.concatenate([session({IMAGE: image[None]})[LOGITS] for image in few])
         backwards = session({IMAGE: np.ascontiguousarray(few[::-1])})[LOGITS][::-1]
@@ -95,20 +102,22 @@ def ask(job: Job, update: Update) -> Answers:
         pictures = [read_picture(Path(path), shape, invert=False).pixels for path in job.pictures]  # type: ignore[arg-type]
         found = [session({IMAGE: picture[None]})[LOGITS] for picture in pictures]
         app = _as_an_app(session, artifact, pictures[0]) if pictures else None
-        logits, probabilities, seconds = _run(session, runtime, images, artifact, update)
+        pixels = [session({IMAGE: each[None]})[LOGITS] for each in np.load(job.pixels)] if job.pixels else []
+        logits, probabilities, labels, seconds = _run(session, runtime, images, artifact, update)
         return Answers(
             logits=logits, probabilities=probabilities, golden=golden_logits, golden_probabilities=golden_probabilities,
             singly=singly, backwards=backwards, pictures=np.concatenate(found) if found else golden_logits[:0],
             app=golden_logits[:0] if app is None else app, shapes=_shapes(session, golden),
-            refusals=_refusals(session, golden), seconds=seconds,
+            refusals=_refusals(session, golden), seconds=seconds, labels=labels,
+            pixels=np.concatenate(pixels) if pixels else golden_logits[:0],
         )  # fmt: skip
     finally:
         session.close()
 
 
-def _run(session: Session, runtime: Runtime, images: Array, artifact: Artifact, update: Update) -> tuple[Array, Array, float]:
-    """(logits, probabilities, seconds). Raises ArtifactError when a batch comes back with another shape."""
-    classes, seconds = len(artifact.manifest.class_labels), 0.0
+def _run(session: Session, runtime: Runtime, images: Array, artifact: Artifact, update: Update) -> tuple[Array, Array, Array, float]:
+    """(logits, probabilities, labels, seconds). Raises ArtifactError when a batch comes back with another shape."""
+    classes, seconds, labels = len(artifact.manifest.class_labels), 0.0, list[Array]()
     logits, probabilities = np.empty((len(images), classes), np.float32), np.empty((len(images), classes), np.float32)
     for start in range(0, len(images), runtime.batch):
         batch = {IMAGE: images[start : start + runtime.batch].astype(np.float32)}
@@ -121,8 +130,9 @@ def _run(session: Session, runtime: Runtime, images: Array, artifact: Artifact, 
             if found[name].shape != (len(batch[IMAGE]), classes):
                 raise ArtifactError(f"{artifact.id} on {runtime.id} gave {name} {found[name].shape} for {len(batch[IMAGE])} images")
             rows[start : start + runtime.batch] = found[name]
+        labels += [np.asarray(found[CLASS_LABEL]).astype(str).reshape(-1)] if CLASS_LABEL in found else []
         update(min(start + runtime.batch, len(images)))
-    return logits, probabilities, seconds
+    return logits, probabilities, np.concatenate(labels) if labels else np.empty(0, "U1"), seconds
 
 
 def _as_an_app(session: Session, artifact: Artifact, pixels: Array) -> Array | None:
@@ -173,7 +183,3 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,52 @@
+"""Looks into one artifact in a process of its own, where a runtime may take ours down: `python -m toolkit.debug.asked JOB`."""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from toolkit.debug.result import DebugResult
+from toolkit.debug.run import IMAGES, debug
+from toolkit.errors import BAD_INPUT, DONE, ToolkitError
+from toolkit.processes import watched
+from toolkit.workspace import Workspace
+
+ABORTS = "coreai-"  # Core AI's runtime aborts on a file that is cut (std::bad_cast); the others raise
+SECONDS = 3600.0
+MEMORY_BYTES = 16 << 30
+
+
+def debug_alone(workspace: Workspace, name: str, *, images: int = IMAGES, data_dir: Path | None = None) -> DebugResult:
+    """As debug(); whatever takes the process down is a ToolkitError with its last words."""
+    if not name.startswith(ABORTS):
+        return debug(workspace, name, images=images, data_dir=data_dir)
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "found.json"
+        job = {
+            "folder": str(workspace.folder.absolute()), "recipe": str(workspace.recipe.absolute()), "name": name, "images": images,
+            "data_dir": None if data_dir is None else str(data_dir.absolute()), "out": str(out),
+        }  # fmt: skip
+        ended = watched("toolkit.debug.asked", [json.dumps(job)], seconds=SECONDS, memory_bytes=MEMORY_BYTES, on_line=lambda line: None)
+        if ended.code == BAD_INPUT and out.is_file():
+            raise ToolkitError(out.read_text(encoding="utf-8"))  # its own message
+        if ended.reason is not None:
+            raise ToolkitError(f"{name} took down the process that looked into it: {ended.reason}. Export again")
+        try:
+            return DebugResult.model_validate_json(out.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise ToolkitError(f"{name}: the process that looked into it ended well and left nothing: {error}") from error
+
+
+def main() -> int:
+    job = json.loads(sys.argv[1])
+    data_dir = None if job["data_dir"] is None else Path(job["data_dir"])
+    out = Path(job["out"])
+    try:
+        result = debug(Workspace(Path(job["folder"]), Path(job["recipe"])), job["name"], images=job["images"], data_dir=data_dir)
+    except ToolkitError as error:
+        out.write_text(str(error), encoding="utf-8")
+        return BAD_INPUT
+    out.write_text(result.model_dump_json(), encoding="utf-8")
+    return DONE
