@@ -12,7 +12,7 @@ comma  := ,
 DEMO   := resnet18-digits
 # Core AI's wheels exist for macOS arm64 and Linux x86-64; elsewhere the demo goes without it, and says so.
 COREAI := $(shell $(PYTHON) -c "import platform as p; print(int((p.system(), p.machine()) in {('Darwin', 'arm64'), ('Linux', 'x86_64')}))")
-EXTRAS := dev$(if $(filter 1,$(COREAI)),$(comma)coreai)
+EXTRAS := dev$(if $(filter Linux,$(shell uname -s)),$(comma)loadgen)$(if $(filter 1,$(COREAI)),$(comma)coreai)
 
 .PHONY: setup demo test test-slow test-mac docs lint format clean conformance conformance-full
 setup: $(READY)
