@@ -1,0 +1,58 @@
+"""The command line: a command parses, makes one call, shows the result and gives the exit code (see errors.py).
+
+Results go to standard output, progress to standard error. Heavy imports happen inside the command that needs them. To add a
+command: a function in one of these files, and a place in COMMANDS.
+"""
+
+import io
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from toolkit import __version__, errors
+from toolkit.cli import judging, looking, making, timing
+
+app = typer.Typer(
+    help="Train a classifier, convert it for Apple devices, prove that the file is the model, time it honestly.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain help: importing rich for it would double the start-up time
+    pretty_exceptions_enable=False,  # a bug of ours keeps its plain traceback
+)
+
+COMMANDS = (  # in the order in which --help lists them
+    making.train, making.export,
+    judging.validate, judging.debug, judging.verify,
+    timing.bench, timing.report,
+    looking.predict, looking.inspect, looking.doctor,
+)  # fmt: skip
+for each in COMMANDS:
+    app.command()(each)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit()
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    pass
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Runs the command line; a ToolkitError is one message and exit code 2, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without "–" or "Δ" is no reason to fail
+    try:
+        return app(arguments)
+    except errors.ToolkitError as error:
+        print(f"toolkit: {error}", file=sys.stderr)
+        sys.exit(errors.BAD_INPUT)
+    except KeyboardInterrupt:
+        sys.exit(errors.INTERRUPTED)

@@ -1,0 +1,125 @@
+"""Is the file the model: validate, debug, verify."""
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from toolkit import errors
+from toolkit.cli.options import DataDir, Json, Model, Runtimes
+from toolkit.workspace import DEFAULT_MODEL, Workspace
+
+
+def validate(
+    model: Model = DEFAULT_MODEL,
+    runtime: Runtimes = None,
+    artifact: Annotated[list[str] | None, typer.Option("--artifact", help="Only this one of exports/; may be repeated.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only N test images, evenly over the classes.")] = None,
+    fail_on: Annotated[
+        list[str] | None,
+        typer.Option(help="Exit with 1 only for this level: files, golden, contract, preprocessing, test set. [default: all]"),
+    ] = None,
+    self_test: Annotated[
+        bool, typer.Option("--self-test", help="Plant known faults in copies of the artifacts and count how many of them are caught.")
+    ] = False,
+    fault: Annotated[
+        list[str] | None, typer.Option("--fault", metavar="ID", help="With --self-test: only this one; may be repeated.")
+    ] = None,
+    all_images: Annotated[bool, typer.Option("--all-images", help="Slow runtimes, which see 100 test images, see all of them.")] = False,
+    hazards: Annotated[
+        bool, typer.Option("--hazards", help="Ranges of every op's values, and what they mean in fp16 and on the Neural Engine.")
+    ] = False,
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="The checks as JUnit XML, for CI.")] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute again what is known already.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that share the images of one runtime.")] = 1,
+    time_limit: Annotated[float, typer.Option(min=1, help="Seconds that one runtime may take for one artifact.")] = 3600,
+    memory_limit: Annotated[float, typer.Option(min=0.1, help="GiB that one runtime may use.")] = 16,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Is each artifact the model that was trained?
+
+    Checks the file, its golden outputs, its contract, the preprocessing and the whole test set, on every runtime there
+    is. Exits with 1 when a check fails.
+    """
+    from toolkit import validation
+    from toolkit.report import terminal
+    from toolkit.validation import junit as junit_xml
+    from toolkit.validation.result import LEVELS
+
+    if unknown := set(fail_on or []) - set(LEVELS):
+        raise errors.ToolkitError(f"--fail-on {sorted(unknown)[0]!r} is no level; there are: {', '.join(LEVELS)}")
+    given = {
+        "--runtime": runtime, "--artifact": artifact, "--fail-on": fail_on, "--junit": junit, "--no-cache": no_cache,
+        "--jobs": jobs > 1, "--self-test": self_test, "--fault": fault, "--all-images": all_images,
+    }  # fmt: skip
+    if fault and not self_test:
+        raise errors.ToolkitError("--fault names what --self-test plants. Give --self-test as well")
+    alone = "--hazards" if hazards else "--self-test" if self_test else ""
+    fits = {"--hazards": (), "--self-test": ("--self-test", "--artifact", "--fault"), "": tuple(given)}[alone]
+    if silent := [name for name, value in given.items() if value and name not in fits]:
+        raise errors.ToolkitError(f"{alone} is no validation: {silent[0]} would mean nothing with it. Leave one of them out")
+    if not math.isfinite(time_limit * memory_limit):
+        raise errors.ToolkitError(f"--time-limit {time_limit:g}, --memory-limit {memory_limit:g}: give finite numbers")
+    if hazards:
+        from toolkit import debug as room
+
+        found = room.hazards(Workspace.of(model), images=limit or room.IMAGES, data_dir=data_dir)
+        terminal.show(found, json)
+        raise typer.Exit(errors.DONE if found.passed else errors.CHECK_FAILED)
+    if self_test:
+        from toolkit import faults
+
+        tested = faults.self_test(Workspace.of(model), artifacts=artifact, faults=fault, limit=limit or faults.IMAGES, data_dir=data_dir)
+        terminal.show(tested, json)
+        raise typer.Exit(errors.DONE if tested.kill_rate == 1 else errors.CHECK_FAILED)
+    result = validation.validate(
+        Workspace.of(model), runtimes=runtime, artifacts=artifact, limit=limit, all_images=all_images, data_dir=data_dir,
+        cache=not no_cache, limits=validation.Limits(seconds=time_limit, memory_bytes=int(memory_limit * 2**30), jobs=jobs),
+    )  # fmt: skip
+    terminal.show(result, json)
+    if junit is not None:
+        junit_xml.write(result, junit)
+    raise typer.Exit(errors.CHECK_FAILED if result.fails_on(tuple(fail_on or ())) else errors.DONE)
+
+
+def debug(
+    artifact: Annotated[str, typer.Argument(metavar="ARTIFACT", help="One of the model's exports, such as coreml-fp16.")],
+    model: Annotated[str, typer.Option("--model", help="A folder under models/, or a path.")] = DEFAULT_MODEL,
+    images: Annotated[int, typer.Option(min=1, help="How many of the images that are furthest off to follow op by op.")] = 16,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Name the first layer of an artifact that is wrong, say what is wrong with it, and how to mend it.
+
+    Runs PyTorch in float64 and the file op by op, on the golden images and the worst test images of the last validation.
+    Exits with 1 when something is wrong.
+    """
+    from toolkit import debug as room
+    from toolkit.report import terminal
+
+    result = room.debug_alone(Workspace.of(model), artifact, images=images, data_dir=data_dir)
+    terminal.show(result, json)
+    raise typer.Exit(errors.DONE if result.agrees else errors.CHECK_FAILED)
+
+
+def verify(
+    folder: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="Of a model that was validated, wherever it was copied to; or a model's name.")
+    ],
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Check a release folder against its own evidence, offline.
+
+    Data, checkpoint, artifacts and report must be those that were validated, and each file must still compute its golden
+    outputs. Exits with 1 when something is not.
+    """
+    from toolkit import validation
+    from toolkit.report import terminal
+
+    place = Path(folder) if Path(folder).is_dir() else Workspace.of(folder).folder
+    result = validation.verify(place, data_dir=data_dir)
+    terminal.show(result, json)
+    raise typer.Exit(errors.DONE if result.passed else errors.CHECK_FAILED)
