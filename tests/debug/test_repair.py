@@ -9,7 +9,7 @@ import pytest
 from toolkit.artifact import Artifact
 from toolkit.checkpoint import Checkpoint, write_checkpoint
 from toolkit.cli import main
-from toolkit.debug import debug, export_repaired
+from toolkit.debug import debug, export_repaired, hazards
 from toolkit.debug.repair import minimised
 from toolkit.errors import ExportError
 from toolkit.export import Options, export
@@ -45,7 +45,7 @@ def hot(exported_copy):
 
 
 def test_an_overflow_is_named_repaired_and_the_repair_is_what_the_converter_then_writes(hot, capsys):
-    with pytest.raises(ExportError, match=r"does not compute what PyTorch computes: max .Δ logit. nan"):
+    with pytest.raises(ExportError, match=r"does not compute what PyTorch computes: max .Δ logit. nan.*--keep-fp32 auto"):
         export(hot, ["coreml"], Options())
     result = export_repaired(hot, Options())
     kept = next(note for note in result.notes if note.startswith("kept in fp32: ")).removeprefix("kept in fp32: ").split(", ")
@@ -54,6 +54,9 @@ def test_an_overflow_is_named_repaired_and_the_repair_is_what_the_converter_then
     artifact = Artifact.open(result.folder)
     assert artifact.manifest.precision == "fp16"
     assert debug(hot, "coreml-fp16", images=4).agrees
+    found = hazards(hot, images=20)
+    assert found.passed  # what stays in fp32 does not end at 65504
+    assert "kept in fp32" in {each.why for each in found.hazards}
     for name in kept:  # not one of them can be left out
         with pytest.raises(ExportError, match="does not compute what PyTorch computes"):
             export(hot, ["coreml"], Options(keep_fp32=tuple(each for each in kept if each != name)))
