@@ -150,12 +150,12 @@ def _debugged(result: "DebugResult") -> Iterable[Part]:
     rows = [
         (
             str(each.position), each.op, each.name, each.reference or tables.NONE, f"{each.module} {each.source}".strip(),
-            _short(each.own), _short(each.band), _short(each.total), f"{each.snr_db:.0f}", _short(each.largest),
-            "pass" if each.inside else "FAIL",
+            _short(each.own), _short(each.band), _short(each.total), tables.NONE if each.snr_db != each.snr_db else f"{each.snr_db:.0f}",
+            _short(each.largest), each.verdict,
         )
         for each in result.layers
     ]  # fmt: skip
-    yield table(f"{result.artifact} of {result.model}, op by op, on {tables.plural(result.images, 'golden image')}", columns, rows)
+    yield table(f"{result.artifact} of {result.model}, op by op, on {tables.plural(result.images, 'image')}", columns, rows)
     gate = "not judged" if result.allowed is None else f"allowed {result.allowed:.3g}"
     yield f"max |Δ logit| {result.max_abs_logit:.3g}, {gate}"
     if result.agrees:
