@@ -290,3 +290,10 @@ def test_classify_names_the_first_of_the_largest_and_keeps_the_order_of_the_clas
 def test_classify_refuses_labels_that_do_not_fit(labels: tuple[str, ...]) -> None:
     with pytest.raises(ArtifactError, match=f"3 probabilities for {len(labels)} class labels"):
         control.classify(torch.tensor([[0.2, 0.4, 0.4]]), labels)
+
+
+@pytest.mark.parametrize("value", [np.array([2.0, 1.0])[::-1], np.array([1.0, 2.0], ">f4")])
+def test_a_state_takes_an_array_of_any_layout(accumulator: Path, value: np.ndarray[Any, Any]) -> None:
+    state = ReferenceEvaluator(accumulator).make_state()
+    state.write_state("memory", value)
+    assert state.read_state("memory").tolist() == [1, 2]

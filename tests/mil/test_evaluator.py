@@ -96,7 +96,7 @@ def test_batched_equals_one_by_one(package: str, mode: str, packages: Packages, 
 def test_predict_array_equals_predict(packages: Packages, pictures: Array) -> None:
     evaluator = ReferenceEvaluator(packages["FLOAT32-image"])
     stacked = evaluator.predict_array(pictures, batch_size=1)
-    single = evaluator.predict_batch([{"image": picture(each)} for each in pictures])
+    single = evaluator.predict([{"image": picture(each)} for each in pictures])
     np.testing.assert_array_equal(stacked["logits"], np.concatenate([each["logits"] for each in single]))
     assert stacked["classLabel"].tolist() == [each["classLabel"] for each in single]
     assert stacked["probabilities"].tolist() == [list(each["probabilities"].values()) for each in single]

@@ -50,7 +50,8 @@ class State:
         array = host_array(f"the value of state {name!r}", value)
         if array.shape != tuple(cell.value.shape):
             raise DataError(f"state {name!r} has shape {tuple(cell.value.shape)}, not {array.shape}.")
-        cell.value = self._targets[name].settle(torch.tensor(array))
+        native = np.require(array, array.dtype.newbyteorder("="), ["C"])  # torch takes no reversed or big-endian array
+        cell.value = self._targets[name].settle(torch.tensor(native))
 
     def _cell(self, name: str) -> Cell:
         if name not in self.cells:
@@ -172,10 +173,6 @@ class ReferenceEvaluator:
             raise DataError(f"the state is {given}, the model's is {wanted}: give predict what its own make_state() returns.")
         return state.cells
 
-    def predict_batch(self, inputs: Iterable[Inputs]) -> list[dict[str, Any]]:
-        """`predict` for each."""
-        return [self.predict(each) for each in inputs]
-
     def predict_array(self, images: Any, batch_size: int = 64, intermediates: Iterable[str] = ()) -> dict[str, Array]:
         """Stacked inputs (N, …) of a model with one input, to stacked outputs: the fast path for a whole data set.
 
@@ -187,7 +184,7 @@ class ReferenceEvaluator:
         to return as well.
         """
         if len(self.features) != 1 or self._states:
-            raise DataError(f"predict_array takes one input and no state, the model has {len(self.features)} inputs: use predict_batch.")
+            raise DataError(f"predict_array takes one input and no state, the model has {len(self.features)} inputs: use predict.")
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; give at least 1")
         feature = self.features[0]
