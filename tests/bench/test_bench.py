@@ -145,7 +145,7 @@ def test_with_a_table_on_the_screen_nothing_else_draws_and_without_one_every_rou
 def test_a_sustained_round_that_cannot_be_kept_is_found_out_before_it_begins(exported_copy, in_process):
     jobs = in_process(lambda job: round_of([100] * 50, max(0, job.number)))
     found = verb.bench(exported_copy, runtimes=["null"], options=Options(scenario="sustained", seconds=3600.0))
-    assert "give --seconds 1 at most" in found.arms[0].error
+    assert "it cannot be measured sustained" in found.arms[0].error
     assert [each.number for each in jobs] == [verb.PILOT]
 
 

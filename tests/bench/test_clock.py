@@ -45,7 +45,7 @@ def timed(monkeypatch, session: Scripted, calls: int, seconds: float, keep=ignor
 
 def test_every_call_is_a_sample_of_exactly_its_duration(monkeypatch):
     found = timed(monkeypatch, Scripted([5, 7, 11], own_ns=3), calls=6, seconds=0)
-    assert (found.samples, found.framework, found.service, found.wall) == ([5, 7, 11, 5, 7, 11], [3] * 6, [], 46)
+    assert (found.samples.tolist(), found.framework, found.service, found.wall) == ([5, 7, 11, 5, 7, 11], [3] * 6, [], 46)
 
 
 def test_what_is_kept_of_a_call_is_its_own_output_and_its_time_is_nobodys(monkeypatch):
@@ -56,7 +56,7 @@ def test_what_is_kept_of_a_call_is_its_own_output_and_its_time_is_nobodys(monkey
         kept.append((place, int(outputs["logits"][0])))
 
     found = timed(monkeypatch, session, calls=4, seconds=0, keep=keep)
-    assert found.samples == [5, 7, 5, 7]
+    assert found.samples.tolist() == [5, 7, 5, 7]
     assert kept == [(0, 1), (1, 2), (2, 3), (3, 4)]
 
 
@@ -72,10 +72,15 @@ def test_it_makes_its_calls_when_they_are_long(monkeypatch):
 
 def test_room_is_made_for_more_calls_and_too_many_are_an_error(monkeypatch):
     monkeypatch.setattr(clock, "FEWEST_ROOM", 3)
-    assert timed(monkeypatch, Scripted([1, 2]), calls=8, seconds=0).samples == [1, 2] * 4
+    assert timed(monkeypatch, Scripted([1, 2]), calls=8, seconds=0).samples.tolist() == [1, 2] * 4
     monkeypatch.setattr(clock, "MOST_CALLS", 7)
     with pytest.raises(ToolkitError, match=r"a call takes 0.001 µs, so that 1 s hold more than the 7 calls that are kept"):
         timed(monkeypatch, Scripted([1]), calls=2, seconds=1)
+
+
+def test_what_is_advised_is_what_is_taken():
+    assert clock.too_many(1e-5, 3600).endswith("give --seconds 160 at most")
+    assert "cannot be measured sustained" in clock.too_many(1e-7, 3600)  # 30 s would be too many as well
 
 
 @pytest.mark.parametrize("loop", [
@@ -120,7 +125,7 @@ def test_a_paced_call_counts_from_when_it_was_due(monkeypatch):
 
     found = paced(session, INPUTS, 100, 5, ignored, sleep)
     assert found.service == [1_000_000, 25_000_000, 1_000_000, 1_000_000, 1_000_000]
-    assert found.samples == [1_000_000, 25_000_000, 16_000_000, 7_000_000, 1_000_000]
+    assert found.samples.tolist() == [1_000_000, 25_000_000, 16_000_000, 7_000_000, 1_000_000]
     assert slept == [9, 3]
     assert found.wall == 41_000_000
 

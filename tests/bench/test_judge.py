@@ -8,11 +8,12 @@ import pytest
 from scipy import stats as scipy_stats
 
 from tests.bench.conftest import arm_of, result_of, round_of, sensors, turn_of
-from toolkit.bench.judge import SAME, compare, findings, judged
+from toolkit.bench.judge import SAME, compare, findings, judged, undecided
 from toolkit.bench.plan import Options
 from toolkit.bench.result import BenchResult, Placement, Sensors, Stored, StoredArm
 from toolkit.bench.stored import comparable
 from toolkit.errors import ToolkitError
+from toolkit.report.latency import latency_notes
 
 MS = 1_000_000
 NOISE = np.array([1.0, 1.002, 0.998, 1.001, 0.999, 1.0, 1.0015, 0.9985])
@@ -96,7 +97,8 @@ def test_a_stored_measurement_is_compared_arm_by_arm_with_welchs_interval():
 
 @pytest.mark.parametrize(("fields", "words"), [
     ({"environment": {"cores": "2", "processor": "Q", "memory": "M", "system": "S"}}, "processor is 'P' here and 'Q' there"),
-    ({"scenario": "cold"}, "scenario stream here, cold there"),
+    ({"scenario": "cold"}, "scenario stream here, cold there"), ({"model": "large"}, "the model is tiny here and large there"),
+    ({"scenario": "paced", "hz": 50.0}, "scenario stream here, paced at 50 Hz there"),
 ])  # fmt: skip
 def test_what_cannot_be_compared_is_refused(fields, words):
     with pytest.raises(ToolkitError, match=f"not comparable: {words}"):
@@ -227,6 +229,27 @@ def test_a_control_that_differs_from_itself_widens_what_counts_as_a_difference_a
     assert not judged(result_of([first, control, near])).slower
     assert judged(result_of([first, control, arm_of(10 * MS * NOISE, "same")])).verdicts[1].verdict == "inconclusive"
     assert compare(near, first, 1, "stream", SAME).verdict == "slower"
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_without_a_valid_control_nothing_is_decided(broken):
+    """Of two batch sizes: those of 8 are sound, but what no difference looks like is not known."""
+    arms = [arm_of(10 * MS * NOISE), arm_of(10 * MS * NOISE, id="m:torch-cpu (A/A)", control=True)]
+    eights = [arm_of(ms * MS * NOISE, name, id=name, batch=8) for name, ms in (("a", 10), ("b", 20))]
+    assert [each.verdict for each in judged(result_of([*arms, *eights])).verdicts] == ["same", "slower"]
+    bad = arms[broken]
+    arms[broken] = bad.model_copy(update={"rounds": [each.model_copy(update={"max_abs_logit": 1.0}) for each in bad.rounds]})
+    found = judged(result_of([*arms, *eights]))
+    assert (found.verdicts, found.noise) == ([], None)
+    words = "the control is INVALID (outputs" if broken else "m:torch-cpu, which the control repeats, is INVALID (outputs"
+    assert [(arm, why.startswith(words)) for arm, why in undecided(found)] == [("b", True)]
+    assert any(note.startswith(f"no verdicts: {words}") for note in latency_notes(found))
+
+
+def test_an_inconclusive_comparison_is_said_to_pass_the_gate():
+    found = judged(result_of([arm_of(10 * MS * NOISE), arm_of(10.11 * MS * NOISE[::-1], "b")]))
+    assert [each.verdict for each in found.verdicts] == ["inconclusive"]
+    assert any("inconclusive: m:b: " in note and "--fail-if-slower lets it pass" in note for note in latency_notes(found))
 
 
 def test_a_drift_that_two_rounds_show_is_not_proven():

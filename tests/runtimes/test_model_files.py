@@ -39,7 +39,7 @@ def test_inputs_honour_declared_types_and_shapes():
     ([spec("x", (-1, 3))], 1, {"y": ((1,), None)}, r"there is no input 'y'; there are x"),
     ([spec("x", (-1, 3))], 1, {"x": ((1, 4), None)}, r"input x is declared as \?×3; 1×4 does not fit"),
     ([spec("x", (-1, 3))], 1, {"x": ((1, 3, 3), None)}, "does not fit"),
-    ([spec("x", (1, 3))], 8, {}, r"is baked in \(x 1×3\): leave --batch out"),
+    ([spec("x", (1, 3))], 8, {}, r"is baked in \(x 1×3\): give --batch 1"),
     ([spec("x", (1 << 20, 1 << 20))], 1, {}, "too large"), (None, 1, {}, "--shape image=1x3x224x224"),
     ([spec("x", (1, -1))], 8, {}, r"is baked in \(x 1×1\)"), ([spec("x", (1,), "bfloat16")], 1, {}, "x is bfloat16, which NumPy lacks"),
     ([spec("x", (-1, 3))], 1, {"x": ((1, 3), "int64")}, "declared as float32; int64 does not fit"),
@@ -50,12 +50,19 @@ def test_what_does_not_fit_is_one_message(specs, batch, shapes, words):
 
 
 @pytest.mark.parametrize(("specs", "sizes", "images"), [
-    ([spec("x", (-1, 3))], {"x": (5, 3)}, 5), ([spec("x", (16, 3))], {"x": (16, 3)}, 16), ([spec("x", (3,))], {"x": (3,)}, 0), ([], {}, 0),
-    ([spec("a", (2, 3)), spec("b", (3, 4))], {"a": (2, 3), "b": (3, 4)}, 0), (None, {"x": (7, 3)}, 7),
+    ([spec("x", (-1, 3))], {"x": (5, 3)}, 5), ([spec("x", (16, 3))], {"x": (16, 3)}, 0), ([spec("x", (1, 3))], {"x": (1, 3)}, 1),
+    ([spec("x", (3,))], {"x": (3,)}, 0), ([], {}, 0),
+    ([spec("a", (2, 3)), spec("b", (3, 4))], {"a": (2, 3), "b": (3, 4)}, 0), (None, {"x": (7, 3)}, 0),
     ([spec("x", (-1, 3)), spec("mean", (3, 1))], {"x": (4, 3), "mean": (3, 1)}, 4), ([spec("p", (6, 7, 3), PICTURE)], {"p": (6, 7, 3)}, 1),
 ])  # fmt: skip
 def test_images_a_call_are_those_of_the_arrays(specs, sizes, images):
     assert images_in(specs, {name: np.zeros(shape) for name, shape in sizes.items()}) == images
+
+
+def test_a_fixed_axis_0_is_the_batch_where_that_was_asked_for():
+    made = {"x": np.zeros((16, 3))}
+    assert [images_in([spec("x", (16, 3))], made, asked) for asked in (1, 16, 3)] == [0, 16, 0]
+    assert [images_in(specs, made, 1, {"x": ((16, 3), None)}) for specs in ([spec("x", (16, 3))], None)] == [16, 16]
 
 
 @pytest.fixture

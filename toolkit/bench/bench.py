@@ -13,7 +13,7 @@ from toolkit.bench import loadgen
 from toolkit.bench.arms import Plan, of_file, of_model
 from toolkit.bench.clock import MOST_CALLS, too_many
 from toolkit.bench.judge import compared, judged
-from toolkit.bench.keep import REPORT, place_for, read, worth_keeping, writable
+from toolkit.bench.keep import REPORT, named, place_for, place_of, read, worth_keeping, writable
 from toolkit.bench.plan import Options, round_seconds
 from toolkit.bench.result import BenchResult, LoadGenRow, Round
 from toolkit.bench.rounds import take
@@ -44,7 +44,7 @@ def bench(
         plans, skipped, checkpoint = of_model(workspace, runtimes, artifacts, options, Path(folder))
         sha256 = checkpoint.card.weights_sha256
         about = {"model": checkpoint.recipe.name, "checkpoint_sha256": sha256, "file_sha256": None, "skipped": skipped}
-        return _measure(plans, options, about, earlier, place_for(workspace.reports, REPORT, options, sha256), show)
+        return _measure(plans, options, about, earlier, place_for(workspace.reports, REPORT, options, sha256, against), show)
 
 
 def bench_file(
@@ -60,7 +60,8 @@ def bench_file(
     plans, skipped = of_file(path, runtimes, options, shapes or {})
     sha256 = sha256_of_model(path)
     about = {"model": path.name, "checkpoint_sha256": None, "file_sha256": sha256, "skipped": skipped}
-    return _measure(plans, options, about, earlier, out or place_for(Path(), f"{path.name}-{REPORT}", options, sha256), show)
+    place = named(out, options, against) if out else place_for(Path(), f"{path.name}-{REPORT}", options, sha256, against)
+    return _measure(plans, options, about, earlier, place, show)
 
 
 def _measure(
@@ -84,6 +85,7 @@ def _measure(
         result = stopped.result.model_copy(update={"interrupted": True})
     result = judged(result.model_copy(update={"load_average_after": list(os.getloadavg())}))
     if worth_keeping(result, out):
+        out = place_of(result, out, earlier[0] if earlier else None)
         write_text(out, result.model_dump_json(indent=1))
         say(f"every sample is in {out}")
     else:

@@ -17,11 +17,9 @@ MOST_OTHERS = 0.10  # of all cores, by other processes
 MOST_STEAL = 0.02
 MOST_JUMP_NS = 50_000_000
 CPU, GPU, NEURAL_ENGINE = "CPU", "GPU", "Neural Engine"
-# What was requested → (where ops may be, where at least one must be). Core ML may use the CPU beside an accelerator; a provider of
-# ONNX Runtime that hands a part of the graph to another one is another measurement.
+# What was requested → (where ops may be, where at least one must be). Core ML may use the CPU beside an accelerator. Of all others
+# every op is to be where it was asked to be: a provider of ONNX Runtime that hands a part of the graph on is another measurement.
 PLACES: dict[str, tuple[set[str], set[str]]] = {
-    "CPUExecutionProvider": ({"CPUExecutionProvider"}, set()),
-    "CoreMLExecutionProvider": ({"CoreMLExecutionProvider"}, set()),
     "requested CPU_ONLY": ({CPU}, set()),
     "requested CPU_AND_GPU": ({CPU, GPU}, {GPU}),
     "requested CPU_AND_NE": ({CPU, NEURAL_ENGINE}, {NEURAL_ENGINE}),
@@ -42,7 +40,7 @@ def judged(raw: BenchResult) -> BenchResult:
     own = _own(arms, raw.scenario) if options.decides else None
     band = SAME if own is None or own.low <= 1 <= own.high else max(SAME, own.high - 1, 1 / own.low - 1)
     verdicts = [] if own is None else [own]
-    if options.decides:
+    if options.decides and uncontrolled(arms) is None:
         pairs = compared(raw.model_copy(update={"arms": arms}))
         verdicts += [
             found
@@ -60,6 +58,16 @@ def _own(arms: list[Arm], scenario: str) -> Verdict | None:
     return compare(control, arms[0], 1, scenario) if control is not None and control.valid and arms[0].valid else None
 
 
+def uncontrolled(arms: list[Arm]) -> str | None:
+    """Why nothing can be judged although a control was measured: what no difference looks like is then not known."""
+    control = next((arm for arm in arms if arm.control), None)
+    if control is None or not control.rounds:
+        return None
+    if control.why_not is not None:
+        return f"the control is {control.why_not}"
+    return None if arms[0].valid else f"{arms[0].id}, which the control repeats, is {arms[0].why_not}"
+
+
 def compared(result: BenchResult) -> list[tuple[Arm, Arm | StoredArm]]:
     """Arms and what each is to be compared with: the first of its own batch size, or the same one in an earlier measurement."""
     own = [arm for arm in result.arms if not arm.control]
@@ -75,12 +83,13 @@ def compared(result: BenchResult) -> list[tuple[Arm, Arm | StoredArm]]:
 def undecided(result: BenchResult) -> list[tuple[str, str]]:
     """(arm, why) of each comparison that was to be made and has no verdict."""
     decided, found = {each.arm for each in result.verdicts}, list[tuple[str, str]]()
+    control = uncontrolled(result.arms)
     for arm, other in compared(result):
         if arm.id in decided:
             continue
         theirs = f"{other.id}, {'stored' if isinstance(other, StoredArm) else 'which it is compared with'}, is {other.why_not}"
         few = f"there are {len(arm.rounds)} rounds, needed: {LEAST_ROUNDS} of both"
-        found.append((arm.id, f"it is {arm.why_not}" if arm.why_not else theirs if other.why_not else few))
+        found.append((arm.id, f"it is {arm.why_not}" if arm.why_not else theirs if other.why_not else control or few))
     return found
 
 

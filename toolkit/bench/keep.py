@@ -1,6 +1,8 @@
 """Where a measurement is kept, read again, and never replaced by a lesser one."""
 
+import itertools
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -9,6 +11,7 @@ from toolkit.bench.judge import judged
 from toolkit.bench.plan import PRESETS, Options
 from toolkit.bench.result import BenchResult
 from toolkit.errors import ToolkitError
+from toolkit.progress import say
 
 REPORT = "bench.json"
 MAX_REPORT_BYTES = 1 << 30
@@ -28,16 +31,67 @@ def read(path: Path) -> BenchResult:
         raise ToolkitError(f"{path} is no measurement of ours: {where}: {first['msg']}. Measure again: toolkit bench") from error
 
 
-def place_for(folder: Path, name: str, options: Options, sha256: str | None) -> Path:
-    """Of each scenario a file of its own; and of a lesser preset, where there is more of the same model (`sha256`) already."""
-    stem = name.removesuffix(".json") + ("" if options.scenario == "stream" else f"-{options.scenario}")
-    path, order = folder / f"{stem}.json", list(PRESETS)
+def place_for(folder: Path, name: str, options: Options, sha256: str | None, against: Path | None = None) -> Path:
+    """Of each scenario a file of its own; beside it where something there is to stay, and then it is said.
+
+    What stays: more of the same model (`sha256`), what is compared with (`against`), and what cannot be read, such as a file of a
+    newer toolkit.
+    """
+    stem, order = name.removesuffix(".json") + ("" if options.scenario == "stream" else f"-{options.scenario}"), list(PRESETS)
+
+    def better(there: BenchResult) -> str | None:
+        lesser = order.index(options.preset) < order.index(there.preset) and sha256 in (there.checkpoint_sha256, there.file_sha256)
+        return f"it was measured with more rounds ({there.preset})" if lesser else None
+
+    return _beside(folder / f"{stem}.json", options.preset, lambda path: _stays(path, against, better))
+
+
+def named(path: Path, options: Options, against: Path | None) -> Path:
+    """The place that somebody named, whatever is there; only what is compared with stays."""
+    return _beside(path, options.preset, lambda each: COMPARED if _same(each, against) else None)
+
+
+def place_of(result: BenchResult, path: Path, against: Path | None) -> Path:
+    """`path`; of an interrupted measurement a place beside it, where a complete one is there."""
+    if not result.interrupted:
+        return path
+    return _beside(
+        path, "interrupted", lambda each: _stays(each, against, lambda there: None if there.interrupted else "it is complete, this is not")
+    )
+
+
+COMPARED = "it is what is compared with"
+
+
+def _stays(path: Path, against: Path | None, why: Callable[[BenchResult], str | None]) -> str | None:
+    """None where it may be replaced, else the reason why it may not."""
     try:
-        there = read(path)
-    except ToolkitError:
-        return path  # nothing is there, or nothing that anybody can read
-    lesser = order.index(options.preset) < order.index(there.preset)
-    return folder / f"{stem}-{options.preset}.json" if lesser and sha256 in (there.checkpoint_sha256, there.file_sha256) else path
+        path.stat()
+    except OSError:  # nothing is there, or the folder cannot be entered, and `writable` says so
+        return None
+    if _same(path, against):
+        return COMPARED
+    try:
+        return why(read(path))
+    except ToolkitError as error:
+        return f"it cannot be read ({error})"
+
+
+def _same(path: Path, against: Path | None) -> bool:
+    try:
+        return against is not None and path.samefile(against)
+    except OSError:  # one of them is not there
+        return False
+
+
+def _beside(path: Path, word: str, stays: Callable[[Path], str | None]) -> Path:
+    """`path`, or the first beside it that may be written."""
+    if (why := stays(path)) is None:
+        return path
+    names = (f"{path.stem}-{word}{'' if number == 1 else f'-{number}'}{path.suffix}" for number in itertools.count(1))
+    other = next(each for each in map(path.with_name, names) if stays(each) is None)
+    say(f"{path} stays as it is: {why}. This measurement goes to {other}")
+    return other
 
 
 def writable(path: Path) -> None:

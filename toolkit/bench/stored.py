@@ -37,8 +37,11 @@ def comparable(now: BenchResult, found: BenchResult) -> None:
         mine, theirs = now.environment.get(name), found.environment.get(name)
         if mine != theirs:
             raise ToolkitError(f"not comparable: {name} is {mine!r} here and {theirs!r} there. Measure both on one machine")
-    if (now.scenario, now.hz) != (found.scenario, found.hz):
-        raise ToolkitError(f"not comparable: scenario {now.scenario} here, {found.scenario} there")
+    if now.model != found.model:
+        raise ToolkitError(f"not comparable: the model is {now.model} here and {found.model} there. Give a measurement of the same one")
+    mine, theirs = (each.scenario + ("" if each.hz is None else f" at {each.hz:g} Hz") for each in (now, found))
+    if mine != theirs:
+        raise ToolkitError(f"not comparable: scenario {mine} here, {theirs} there")
     ours, before = [arm.id for arm in now.arms if not arm.control], [arm for arm in found.arms if not arm.control]
     common = [arm for arm in before if arm.id in ours]
     if not common:

@@ -123,13 +123,18 @@ def run(job: Job, turns: Iterable[int] | None = None) -> Round:
             for place, outputs in kept.outputs:
                 check("during", outputs, expected[place % len(inputs)])
             check("after", session(inputs[-1])[LOGITS], expected[-1])
+        peak = _peak_bytes()  # before the samples become a list, which takes five times the memory
         return Round(
-            number=job.number, first_call_ns=first_ns, warmup_calls=warmup, samples_ns=timed.samples, service_ns=timed.service,
-            wall_ns=timed.wall, framework_ns=timed.framework, peak_memory_bytes=_peak_bytes(), verified=check.counts,
+            number=job.number, first_call_ns=first_ns, warmup_calls=warmup, samples_ns=timed.samples.tolist(), service_ns=timed.service,
+            wall_ns=timed.wall, framework_ns=timed.framework, peak_memory_bytes=peak, verified=check.counts,
             max_abs_logit=check.largest if check.counts else None, allowed_abs_logit=job.allowed_abs_logit,
-            placement=_placement(job, session), images=job.batch if expected is not None else images_in(session.inputs(), inputs[0]),  # type: ignore[attr-defined]
+            placement=_placement(job, session), images=job.batch if expected is not None else _images(job, session, inputs[0]),
             turns=taken, **cold,
         )  # fmt: skip
+
+
+def _images(job: Job, session: Session, batch: Batch) -> int:
+    return images_in(session.inputs(), batch, job.batch, job.shapes)  # type: ignore[attr-defined]
 
 
 def _first_call(job: Job, session: Session, batch: Batch) -> int:

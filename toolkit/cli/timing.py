@@ -23,7 +23,11 @@ def bench(
     seconds: Annotated[float | None, typer.Option(help="Length of --scenario sustained.")] = None,
     against: Annotated[Path | None, typer.Option(metavar="FILE", help="Compare with this earlier bench.json.")] = None,
     fail_if_slower: Annotated[
-        bool, typer.Option("--fail-if-slower", help="Exit with 1 when an arm is slower, by its interval; with 2 when nothing was decided.")
+        bool,
+        typer.Option(
+            "--fail-if-slower",
+            help="Exit with 1 when an arm is proven slower, with 2 without a verdict. An inconclusive one passes; the report says so.",
+        ),
     ] = False,
     loadgen: Annotated[bool, typer.Option("--loadgen", help="Let MLPerf LoadGen measure as well, as an outside check.")] = False,
     shape: Annotated[
@@ -68,7 +72,7 @@ def bench(
         raise typer.Exit(errors.CHECK_FAILED)
     if fail_if_slower and (unknown := room.undecided(result)):
         reasons = "; ".join(f"{arm}: {why}" for arm, why in unknown)
-        raise errors.ToolkitError(f"--fail-if-slower: nothing was decided about {reasons}. Mend that and measure again")
+        raise errors.ToolkitError(f"--fail-if-slower: there is no verdict on {reasons}. Mend that and measure again")
 
 
 SHAPE_TYPES = ("float16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool")

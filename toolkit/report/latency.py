@@ -149,7 +149,7 @@ def _state(arm: "Arm") -> str:
 
 def latency_notes(result: "BenchResult") -> list[str]:
     """What a reader must know before quoting a figure, each a sentence of its own."""
-    from toolkit.bench.judge import undecided, unmatched
+    from toolkit.bench.judge import uncontrolled, undecided, unmatched
     from toolkit.bench.stats import LEAST_ROUNDS
 
     sound = [arm for arm in result.arms if arm.figures is not None]
@@ -168,6 +168,9 @@ def latency_notes(result: "BenchResult") -> list[str]:
     if result.against is not None:
         notes.append(LATER)
         notes += [f"no verdict: {arm}: {why}" for arm, why in undecided(result)]
+    controls = {arm.id for arm in result.arms if arm.control}
+    notes += [f"inconclusive: {each.arm}: its interval shows neither that it is slower nor that it is not; --fail-if-slower lets it pass"
+              for each in result.verdicts if each.verdict == "inconclusive" and each.arm not in controls]  # fmt: skip
     if busy := load_warning(result):
         notes.append(busy)
     for arm in sound:
@@ -178,7 +181,7 @@ def latency_notes(result: "BenchResult") -> list[str]:
         wrong = f"WARNING: {text}, which does not even cover 1; others must be farther from 1 than that, and nothing is called the same"
         notes.append(text if own.low <= 1 <= own.high else wrong)
     elif result.scenario != "sustained" and sound and not result.verdicts:
-        notes.append("no verdicts: they need three rounds, the default preset, and arms that are valid")
+        notes.append(f"no verdicts: {uncontrolled(result.arms) or 'they need three rounds, the default preset, and arms that are valid'}")
     return [*notes, *_missing(result), f"machine: {machine(result.environment)}"]
 
 

@@ -72,18 +72,22 @@ def made_up(specs: list[TensorSpec] | None, batch: int, shapes: Shapes, seed: in
     made = {spec.name: _shape(spec, batch, shapes.get(spec.name)) for spec in specs}
     if batch > 1 and not any(spec.shape[:1] in ((-1,), (batch,)) for spec in specs):
         shown = ", ".join(f"{name} {_text(shape)}" for name, shape in made.items()) or "it has no inputs"
-        raise ToolkitError(f"{batch} images a call were asked for, and the batch size is baked in ({shown}): leave --batch out")
+        raise ToolkitError(f"{batch} images a call were asked for, and the batch size is baked in ({shown}): give --batch 1")
     return {spec.name: _values(spec, made[spec.name], random) for spec in specs}
 
 
-def images_in(specs: list[TensorSpec] | None, batch: Batch) -> int:
-    """Images a call: along axis 0 where that is open, else where all inputs of two axes or more agree on it; 0: no batch axis."""
+def images_in(specs: list[TensorSpec] | None, batch: Batch, asked: int = 1, shapes: Shapes | None = None) -> int:
+    """Images a call: along axis 0 where that is open, else where all inputs of two axes or more agree on it; 0: no batch axis.
+
+    A length that the file has fixed may be anything, such as a number of words: it counts where it is 1, or was asked for.
+    """
     declared = {spec.name: spec for spec in specs or ()}
     if any(spec.dtype == PICTURE for spec in declared.values()):
         return 1
     opened = {len(array) for name, array in batch.items() if name in declared and declared[name].shape[:1] == (-1,)}
     sizes = opened or {len(array) for array in batch.values() if array.ndim >= 2}
-    return sizes.pop() if len(sizes) == 1 else 0
+    meant = opened or {1, asked, *(given[0] for given, _ in (shapes or {}).values() if given)}
+    return sizes.pop() if len(sizes) == 1 and sizes <= meant else 0
 
 
 def described(batch: Batch) -> str:
