@@ -26,6 +26,19 @@ def known(classifier):
     return golden(classifier, load("digits"))
 
 
+def few(images):
+    """Those that a mistake is tried on first."""
+    return np.linspace(0, len(images) - 1, hypotheses.FEW).astype(int)
+
+
+def with_mean(classifier, images, mean):
+    """Logits of the same network with another mean."""
+    other = copy.deepcopy(classifier)
+    other.mean = torch.tensor(255 * mean)
+    with torch.inference_mode():
+        return other(torch.from_numpy(images)).numpy()
+
+
 def test_one_answer_is_explained_once_for_all_checks_and_runtimes(quick, exported_copy, monkeypatch):
     calls, real = [], hypotheses.name
     monkeypatch.setattr(hypotheses, "name", lambda *given: calls.append(given) or real(*given))
@@ -44,13 +57,23 @@ def test_what_does_not_fit_a_few_images_is_not_made_of_all(classifier, known, mo
     assert 0 < sum(seen) <= len(images) * 2
 
 
-def test_a_fit_is_believed_where_all_images_bear_it_out(classifier, known):
-    """The few are right with PyTorch's own constants, and the rest is wrong: no constants explain that."""
+def test_where_the_few_are_right_no_constants_are_called_wrong(classifier, known):
+    """The few are right with PyTorch's own constants, and others are wrong: no constants explain that."""
     images, truth = known
     found = truth.copy()
-    found[9:12] += 1.0
-    said = hypotheses.name(classifier, images, found, truth, GATE)
-    assert "mean" not in said
+    found[10:13] += 1.0
+    assert not set(range(10, 13)) & set(few(images))
+    assert "(PyTorch:" not in hypotheses.name(classifier, images, found, truth, GATE)
+
+
+def test_a_fit_is_believed_where_all_images_bear_it_out(classifier, known):
+    """The few are those of other constants, and the rest is not: what fits the few is said of all where all agree, and only there."""
+    images, truth = known
+    found = with_mean(classifier, images, 0.25)
+    assert "mean 0.2500" in hypotheses.name(classifier, images, found, truth, GATE)
+    rest = np.setdiff1d(np.arange(len(images)), few(images))
+    found[rest[::4]] += 1.0
+    assert "(PyTorch:" not in hypotheses.name(classifier, images, found, truth, GATE)
 
 
 def test_constants_that_are_right_are_not_called_wrong(classifier, known):
@@ -61,10 +84,7 @@ def test_constants_that_are_right_are_not_called_wrong(classifier, known):
 
 def test_other_constants_are_still_found(classifier, known):
     images, truth = known
-    other = copy.deepcopy(classifier)
-    other.mean = torch.tensor(255 * 0.25)
-    with torch.inference_mode():
-        found = other(torch.from_numpy(images)).numpy()
+    found = with_mean(classifier, images, 0.25)
     assert "mean 0.2500" in hypotheses.name(classifier, images, found, truth, GATE)
     assert hypotheses.name(classifier, images, found, truth, GATE, False) == ""
 

@@ -37,11 +37,11 @@ def name(classifier: Classifier, images: Array, found: Array, truth: Array, allo
     few = np.unique(np.linspace(0, len(images) - 1, FEW).astype(int))  # from end to end: the last golden ones are made
     x, part = torch.from_numpy(images).float(), torch.from_numpy(images[few]).float()
     best, sentence = _distance(found, truth) / BETTER, ""
+    near: list[tuple[str, Array]] = []
     with torch.inference_mode():
-        near = [
-            (text, made) for text, make in _inputs(classifier, images.shape[1])
-            if _distance(found[few], make(part).numpy()) < NEAR * CLOSE and (made := make(x).numpy()) is not None
-        ]  # fmt: skip
+        for text, make in _inputs(classifier, images.shape[1]):
+            if _distance(found[few], make(part).numpy()) < NEAR * CLOSE:
+                near.append((text, make(x).numpy()))
     for text, made in [*near, *_outputs(found, truth)]:
         if (distance := _distance(found, made)) < min(best, CLOSE):
             best, sentence = distance, text
