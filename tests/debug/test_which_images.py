@@ -1,19 +1,22 @@
 """Which images are looked at: those that are furthest off, of all golden ones and of the worst that validation found."""
 
+import inspect
 import shutil
+import sys
 
 import numpy as np
 import onnx
 import pytest
 
 from toolkit.artifact import Artifact
-from toolkit.cli import main
+from toolkit.cli import judging, main
 from toolkit.data import load
-from toolkit.debug import debug, debug_alone
+from toolkit.debug import FOLLOWED, alone, debug, debug_alone
 from toolkit.debug.result import Layer
 from toolkit.debug.trace import trace
 from toolkit.errors import ToolkitError
 from toolkit.faults.fault import sign
+from toolkit.processes import Ended
 from toolkit.validation import validate
 from toolkit.workspace import Workspace
 
@@ -77,6 +80,48 @@ def test_a_file_that_takes_the_runtime_down_is_one_message(copy, capsys):
     said = capsys.readouterr().err
     assert "Traceback" not in said
     assert "RuntimeWarning" not in said
+
+
+def test_a_bug_in_the_other_process_is_a_bug_here_with_its_traceback(copy, monkeypatch):
+    def broken(*given, **named):
+        raise ValueError("of ours")
+
+    def here(module, arguments, **named):
+        monkeypatch.setattr(sys, "argv", [module, *arguments])
+        return Ended(None, alone.main(), "")
+
+    monkeypatch.setattr(alone, "ABORTS", NAME)
+    monkeypatch.setattr(alone, "watched", here)
+    monkeypatch.setattr(alone, "debug", broken)
+    with pytest.raises(RuntimeError, match=r"(?s)Traceback.*in broken.*ValueError: of ours"):
+        debug_alone(copy, NAME)
+
+
+@pytest.mark.parametrize(("ended", "error", "text"), [
+    (Ended(None, -6, "std::bad_cast"), ToolkitError, r"took down .* killed by SIGABRT; last words: std::bad_cast\. Export again"),
+    (Ended("did not end within 1 s and was stopped", -9, ""), ToolkitError, "took down .* was stopped; it said nothing"),
+    (Ended(None, 1, "ModuleNotFoundError: x"), RuntimeError, "^ModuleNotFoundError: x$"),
+])  # fmt: skip
+def test_only_a_signal_or_being_stopped_is_laid_to_the_file(copy, monkeypatch, ended, error, text):
+    monkeypatch.setattr(alone, "ABORTS", NAME)
+    monkeypatch.setattr(alone, "watched", lambda *given, **named: ended)
+    with pytest.raises(error, match=text):
+        debug_alone(copy, NAME)
+
+
+def test_what_the_other_process_has_to_tell_reaches_the_user(copy, monkeypatch, capsys):
+    copy.reports.mkdir()
+    (copy.reports / "validation.json").write_text("{}")
+    monkeypatch.setattr(alone, "ABORTS", NAME)
+    assert debug_alone(copy, NAME, images=2).compared == 64
+    said = capsys.readouterr()
+    assert said.err.startswith("only golden images: the worst test images of ")
+    assert said.out == ""
+
+
+def test_help_states_the_number_of_images_that_is_used():
+    option = inspect.signature(judging.debug).parameters["images"].annotation.__metadata__[0]
+    assert option.help.endswith(f"[default: {FOLLOWED}]")
 
 
 def test_what_nothing_was_compared_with_has_no_verdict():

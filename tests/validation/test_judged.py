@@ -12,6 +12,7 @@ from toolkit.gates import Allowed
 from toolkit.report import tables
 from toolkit.validation import Check, junit
 from toolkit.validation.judge import Case, agreement, checks, row
+from toolkit.validation.result import LEVELS
 from toolkit.validation.worker import Answers
 
 FREE = Allowed(None, None, None, 0.01, "compressed: judged by its accuracy")
@@ -106,6 +107,10 @@ def test_what_was_not_judged_is_no_pass_in_verdict_or_report(quick, exported_cop
     open_ = found.model_copy(update={"checks": [*found.checks, unjudged]})
     assert (open_.passed, open_.breaches, open_.proved, open_.unproved) == (False, [], {}, ["onnx-fp32"])
     assert open_.fails_on(())
+    assert open_.fails_on((unjudged.level,))
+    other = next(level for level in LEVELS if level != unjudged.level)
+    assert not open_.fails_on((other,))  # of that level everything was judged
+    assert open_.model_copy(update={"rows": []}).fails_on((other,))
     assert tables.verdict_line(open_).startswith("FAILED: nothing was compared")
     assert tables.verdict(open_, open_.rows[0]) == "not judged"
     junit.write(open_, tmp_path / "out.xml")
@@ -123,6 +128,7 @@ def test_pytorch_on_another_device_proves_nothing(quick, exported_copy, monkeypa
     found = quick(exported_copy, cache=False, runtimes=["torch-mps"], limit=20)
     assert [(each.artifact, each.proves) for each in found.rows] == [(TORCH, False)]
     assert (found.breaches, found.passed, found.fails_on(())) == ([], False, True)
+    assert found.fails_on(("files",))
 
 
 def test_a_misfit_fails_whatever_level_decides(exported_copy, quick):

@@ -87,7 +87,9 @@ def validate(
 def debug(
     artifact: Annotated[str, typer.Argument(metavar="ARTIFACT", help="One of the model's exports, such as coreml-fp16.")],
     model: Annotated[str, typer.Option("--model", help="A folder under models/, or a path.")] = DEFAULT_MODEL,
-    images: Annotated[int, typer.Option(min=1, help="How many of the images that are furthest off to follow op by op.")] = 16,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="How many of the images that are furthest off to follow op by op. [default: 16]")
+    ] = None,
     data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
@@ -99,7 +101,7 @@ def debug(
     from toolkit import debug as room
     from toolkit.report import terminal
 
-    result = room.debug_alone(Workspace.of(model), artifact, images=images, data_dir=data_dir)
+    result = room.debug_alone(Workspace.of(model), artifact, images=images or room.FOLLOWED, data_dir=data_dir)
     terminal.show(result, json)
     raise typer.Exit(errors.DONE if result.agrees else errors.CHECK_FAILED)
 

@@ -1,6 +1,7 @@
 """The verb: run PyTorch and the file layer by layer, name the first layer that is wrong, say what is wrong, and how to mend it."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,8 @@ from toolkit.errors import ArtifactError, DataError, ExportError
 from toolkit.gates import Allowed, allowed
 from toolkit.progress import say
 from toolkit.recipe import Recipe
-from toolkit.validation.result import ValidationResult
+from toolkit.validation.result import REPORT, ValidationResult
 from toolkit.validation.truth import double
-from toolkit.validation.validate import REPORT
 from toolkit.workspace import Workspace
 
 Array = np.ndarray[Any, Any]
@@ -33,9 +33,13 @@ EXACT = 1e-9  # float64 again: only the order of sums
 IMAGES = 16  # followed op by op, of all that are compared
 
 
-def debug(workspace: Workspace, name: str, *, images: int = IMAGES, data_dir: Path | None = None) -> DebugResult:
+def debug(
+    workspace: Workspace, name: str, *, images: int = IMAGES, data_dir: Path | None = None, tell: Callable[[str], None] = say
+) -> DebugResult:
     """Looks into one artifact: the logits of all its golden images and of the worst test images that validation lists are compared,
     and the `images` that are furthest off are followed op by op. Raises ToolkitError when it cannot be opened, or not be looked into.
+
+    `tell` is given what the user should know meanwhile.
     """
     started = time.monotonic()
     if not (workspace.exports / name).is_dir():
@@ -49,7 +53,7 @@ def debug(workspace: Workspace, name: str, *, images: int = IMAGES, data_dir: Pa
         )
     golden, stored = artifact.golden()
     ops = read(artifact)
-    candidates = np.concatenate([golden, _worst(workspace, checkpoint, name, data_dir)])
+    candidates = np.concatenate([golden, _worst(workspace, checkpoint, name, data_dir, tell)])
     right = double(checkpoint, candidates)
     gate = allowed(Recipe.read(workspace.recipe).gates, checkpoint, artifact.manifest, float(np.abs(right).max()))
     errors = _errors(logits(artifact, candidates), right)
@@ -77,7 +81,7 @@ def debug(workspace: Workspace, name: str, *, images: int = IMAGES, data_dir: Pa
     )  # fmt: skip
 
 
-def _worst(workspace: Workspace, checkpoint: Checkpoint, name: str, data_dir: Path | None) -> Array:
+def _worst(workspace: Workspace, checkpoint: Checkpoint, name: str, data_dir: Path | None, tell: Callable[[str], None]) -> Array:
     """The test images that the last validation of this checkpoint found furthest off; none where there was no such validation."""
     shape, path = checkpoint.card.input_shape, workspace.reports / REPORT
     nothing = np.empty((0, *shape), np.float32)
@@ -91,7 +95,7 @@ def _worst(workspace: Workspace, checkpoint: Checkpoint, name: str, data_dir: Pa
         data = load(checkpoint.recipe.data.set, data_dir, download=False)
         found: Array = data.test_images.numpy()[places].astype(np.float32)
     except (ValidationError, DataError, IndexError) as error:
-        say(f"only golden images: the worst test images of {path} cannot be had: {str(error).splitlines()[0]}")
+        tell(f"only golden images: the worst test images of {path} cannot be had: {str(error).splitlines()[0]}")
         return nothing
     return found
 

@@ -1,8 +1,8 @@
 """Is the file that ships the model that was trained? Level by level through every runtime, image by image, against gates."""
 
 from toolkit.validation.evidence import VerifyResult, verify
-from toolkit.validation.result import Check, Figures, RuntimeRow, Unavailable, ValidationResult
+from toolkit.validation.result import REPORT, Check, Figures, RuntimeRow, Unavailable, ValidationResult
 from toolkit.validation.run import Limits
-from toolkit.validation.validate import REPORT, validate
+from toolkit.validation.validate import validate
 
 __all__ = ["REPORT", "Check", "Figures", "Limits", "RuntimeRow", "Unavailable", "ValidationResult", "VerifyResult", "validate", "verify"]

@@ -20,7 +20,7 @@ from toolkit.gates import allowed
 from toolkit.recipe import Recipe, fault_rows
 from toolkit.records import Frozen
 from toolkit.runtimes import RUNTIMES
-from toolkit.validation.result import Check, Level, ValidationResult
+from toolkit.validation.result import REPORT, Check, Level, ValidationResult
 from toolkit.validation.run import Limits, answers_or_reason
 from toolkit.validation.worker import Answers, Job
 from toolkit.workspace import Workspace, write_text
@@ -117,8 +117,6 @@ def verify(folder: Path, *, data_dir: Path | None = None, isolate: bool = True) 
 
 def _read_report(folder: Path, evidence: Evidence) -> tuple[ValidationResult | None, list[Check]]:
     """The report, where it is the one that the evidence names."""
-    from toolkit.validation.validate import REPORT
-
     path = folder / "reports" / REPORT
     found = sha256_of(path) if path.is_file() else "missing"
     checks = [_same("report", "sha256 of the report", found, evidence.report_sha256)]

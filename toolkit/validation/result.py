@@ -10,6 +10,7 @@ from toolkit.records import Figure, Frozen
 Interval = tuple[Figure, Figure]
 Level = Literal["files", "golden", "contract", "preprocessing", "test set"]
 REFERENCE = "torch-cpu"
+REPORT = "validation.json"
 LEVELS: tuple[Level, ...] = ("files", "golden", "contract", "preprocessing", "test set")  # cheapest first
 OPENED, READ, ENDED = "files are those of the export", "the file can be read", "runs to the end"
 FITS = "takes this model's images"
@@ -130,7 +131,11 @@ class ValidationResult(Frozen):
     @property
     def proved(self) -> dict[str, int]:
         """Artifact → images, of those that may ship and were compared with PyTorch, on the runtime that saw the most."""
-        unjudged = {(check.artifact, check.runtime) for check in self.unjudged}
+        return self._proved(())
+
+    def _proved(self, levels: tuple[str, ...]) -> dict[str, int]:
+        """As `proved`, where only those levels had to be judged; without levels, all."""
+        unjudged = {(check.artifact, check.runtime) for check in self.unjudged if not levels or check.level in levels}
         found: dict[str, int] = {}
         for row in self.rows:
             if row.proves and (row.artifact, row.runtime) not in unjudged:
@@ -150,6 +155,7 @@ class ValidationResult(Frozen):
     def fails_on(self, levels: tuple[str, ...]) -> bool:
         """Whether a check of one of those levels failed; without levels, of any.
 
-        Nothing compared fails as well, and so does an artifact that could not be opened or run: it failed every level.
+        Nothing compared, or not judged on those levels, fails as well, and so does an artifact that could not be opened or run: it
+        failed every level.
         """
-        return not self.proved or any(not levels or check.level in levels or check.name in DECISIVE for check in self.breaches)
+        return not self._proved(levels) or any(not levels or check.level in levels or check.name in DECISIVE for check in self.breaches)

@@ -22,13 +22,12 @@ from toolkit.recipe import Gates, Recipe
 from toolkit.runtimes import RUNTIMES, Runtime, select
 from toolkit.validation import evidence, files, hypotheses, judge, pictures
 from toolkit.validation.cache import Cache, home
-from toolkit.validation.result import ENDED, REFERENCE, Check, RuntimeRow, Unavailable, ValidationResult
+from toolkit.validation.result import ENDED, REFERENCE, REPORT, Check, RuntimeRow, Unavailable, ValidationResult
 from toolkit.validation.run import Limits, answers_or_reason
 from toolkit.validation.truth import double, golden_of
 from toolkit.validation.worker import Answers, Job
 from toolkit.workspace import Workspace, write_text
 
-REPORT = "validation.json"
 EVALUATOR = "coreml-reference"
 Array = np.ndarray[Any, Any]
 
