@@ -1,7 +1,7 @@
 """Workers beside toolkit.bench.worker, with the same job: `python -m benchmarks.latency_workers slowed SHARE JOB`, `… clocks JOB`.
 
 slowed: every call spins for SHARE of its own time, so that it is slower by exactly that. clocks: one session, timed in turns by
-toolkit bench's own loop (from its own and from a new thread), by torch.utils.benchmark and by MLPerf LoadGen.
+toolkit bench's own loop, by torch.utils.benchmark and by MLPerf LoadGen.
 """
 
 import itertools
@@ -9,7 +9,6 @@ import json
 import random
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -58,10 +57,6 @@ def clocks(job: Job) -> dict[str, list[float]]:
         def ours(seconds: float) -> float:
             return float(np.median(back_to_back(session, inputs, 1, seconds, lambda *_: None).samples)) / 1e6
 
-        def ours_in_a_new_thread(seconds: float) -> float:
-            with ThreadPoolExecutor(1) as pool:  # as LoadGen calls: whatever this adds is the thread's, not the clock's
-                return pool.submit(ours, seconds).result()
-
         def torchs(seconds: float) -> float:
             timer = Timer("session(next(turns))", globals={"session": session, "turns": turns}, num_threads=torch.get_num_threads())
             return timer.blocked_autorange(min_run_time=seconds).median * 1e3
@@ -69,12 +64,7 @@ def clocks(job: Job) -> dict[str, list[float]]:
         def mlperfs(seconds: float) -> float:
             return float(loadgen.single_stream(session, inputs, seconds)["p50_ms"])
 
-        tools = {
-            "toolkit bench": ours,
-            "toolkit bench, in a new thread": ours_in_a_new_thread,
-            "torch.utils.benchmark": torchs,
-            "LoadGen": mlperfs,
-        }
+        tools = {"toolkit bench": ours, "torch.utils.benchmark": torchs, "LoadGen": mlperfs}
         found: dict[str, list[float]] = {name: [] for name in tools}
         shuffle = random.Random(job.seed)
         for _ in range(job.turns):
