@@ -2,16 +2,14 @@
 
     python -m benchmarks.training_speed [--rounds 6] [--steps 8] [--write]
 
-All in one process, taking turns. plain: torchvision's MNIST through PIL transforms and a DataLoader, fp32, batch 64, SGD, as the
-reference experiment. toolkit: the default recipe, as `toolkit train` runs it. roofline: nothing but the network's convolutions,
-forward and backward, bf16, channels_last, the same shapes: what is left when all else is free.
+All in one process, taking turns. plain: benchmarks/plain_training.py. toolkit: the default recipe, as `toolkit train` runs it.
+roofline: nothing but the network's convolutions, forward and backward, bf16, channels_last, the same shapes: what is left when
+all else is free.
 """
 
 import argparse
-import gzip
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import date
@@ -23,10 +21,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from benchmarks.plain_training import Plain
 from toolkit import devices
 from toolkit.bench.stats import median_interval
 from toolkit.data import load
-from toolkit.data.datasets import default_data_dir
 from toolkit.environment import describe
 from toolkit.networks import build
 from toolkit.networks.resnet import resnet18
@@ -38,39 +36,15 @@ RESULTS = Path(__file__).parent / "results"
 MODEL = "resnet18-mnist"
 
 
-def plain() -> Iterator[int]:
-    """A training script as many are; yields after each step how many images it took."""
-    from torchvision import transforms
-    from torchvision.datasets import MNIST
-
-    raw = default_data_dir() / "MNIST" / "raw"
-    folder = tempfile.mkdtemp()
-    Path(folder, "MNIST", "raw").mkdir(parents=True)
-    for archive in raw.glob("*.gz"):  # torchvision reads them unpacked
-        Path(folder, "MNIST", "raw", archive.stem).write_bytes(gzip.decompress(archive.read_bytes()))
-    pixels = [transforms.Resize(32), transforms.RandomHorizontalFlip(), transforms.ToTensor(), transforms.Normalize(0.1307, 0.3081)]
-    loader = torch.utils.data.DataLoader(MNIST(folder, transform=transforms.Compose(pixels)), batch_size=64, shuffle=True)
-    torch.manual_seed(0)
-    model = resnet18(10)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
-    while True:
-        for images, labels in loader:
-            optimizer.zero_grad()
-            functional.cross_entropy(model(images), labels).backward()
-            optimizer.step()
-            yield len(labels)
-
-
 def ours() -> Iterator[int]:
     """The default recipe's own loop."""
     recipe, data = Recipe.read(Workspace.of(MODEL).recipe), load("mnist")
     torch.manual_seed(0)
     run = Run(build(recipe, 10), data.train_images, data.train_labels, recipe.train, devices.choose("cpu")[0])
     run.model.train()
-    order = run._order()
-    while True:
-        run._take_step(order)
-        run.step = (run.step + 1) % run.steps
+    drawn = run.draw()
+    while run.step < run.steps:
+        run.take_step(*drawn)
         yield recipe.train.batch_size
 
 
@@ -109,7 +83,11 @@ def main() -> int:
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     batch = Recipe.read(Workspace.of(MODEL).recipe).train.batch_size
-    makers: dict[str, Callable[[], Iterator[int]]] = {"plain": plain, "toolkit": ours, "roofline": lambda: roofline(batch)}
+    makers: dict[str, Callable[[], Iterator[int]]] = {
+        "plain": lambda: Plain().steps(),
+        "toolkit": ours,
+        "roofline": lambda: roofline(batch),
+    }
     arms = {name: make() for name, make in makers.items()}
     found: dict[str, list[float]] = {name: [] for name in arms}
     for steps in arms.values():

@@ -68,6 +68,7 @@ def test_what_was_written_reads_back_equal(written: Checkpoint, weights):
     assert found.recipe == RECIPE
     assert found.card.model_dump() == card() | {
         "schema_version": 1,
+        "setting": {},  # of a card from before it was written
         "weights_sha256": hashlib.sha256(found.weights_path.read_bytes()).hexdigest(),
     }
     read = found.weights()
@@ -206,7 +207,7 @@ def test_a_resume_file_that_would_run_code_is_refused_and_runs_nothing(written: 
     made, path = tmp_path / "made by the bomb", written.folder / RESUME
     state = {"weights_sha256": written.card.weights_sha256, "bomb": Bomb(made)}
     torch.save(state, path) if save == "torch" else path.write_bytes(pickle.dumps(state))
-    refused(written, r"resume\.pt cannot be read as training state .*Train without --resume", Checkpoint.resume_state)
+    refused(written, r"resume\.pt cannot be read as training state .*Begin anew: --restart", Checkpoint.resume_state)
     assert not made.exists()
     pickle.loads(pickle.dumps(Bomb(made)))  # the bomb itself is live
     assert made.exists()
@@ -214,7 +215,7 @@ def test_a_resume_file_that_would_run_code_is_refused_and_runs_nothing(written: 
 
 def test_a_missing_resume_file_says_how_to_go_on(written: Checkpoint):
     (written.folder / RESUME).unlink()
-    refused(written, r"has no resume\.pt, so training cannot go on\. Train without --resume", Checkpoint.resume_state)
+    refused(written, r"has no resume\.pt, so training cannot go on\. Begin anew: --restart", Checkpoint.resume_state)
 
 
 @pytest.mark.parametrize("cut", [0, 1, 100, -1])

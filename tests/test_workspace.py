@@ -1,5 +1,6 @@
 """Where things lie, and that what is written takes its place whole or not at all."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -197,3 +198,18 @@ def test_a_process_that_is_killed_while_it_writes_leaves_the_old_folder(elsewher
     )
     assert subprocess.run([sys.executable, "-c", program, str(target)], check=False).returncode == 9
     assert [path.name for path in target.iterdir()] == ["recipe.toml"]
+
+
+def test_a_folder_is_on_the_disk_before_it_takes_its_place(tmp_path, monkeypatch):
+    """Every file and folder in it: a power cut after the renaming must not leave empty files under the new name."""
+    synced: list[int] = []
+    real_fsync, real_rename = os.fsync, Path.rename
+    before_renaming: list[set[int]] = []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(os.fstat(number).st_ino) or real_fsync(number))
+    monkeypatch.setattr(Path, "rename", lambda self, to: before_renaming.append(set(synced)) or real_rename(self, to))
+    with replacing_folder(tmp_path / "checkpoint") as folder:
+        (folder / "deep").mkdir()
+        (folder / "deep" / "weights").write_text("w")
+        (folder / "card").write_text("c")
+    target = tmp_path / "checkpoint"
+    assert {path.stat().st_ino for path in (target, *target.rglob("*"))} <= before_renaming[0]

@@ -28,7 +28,9 @@ Side = Annotated[int, Field(ge=1, le=8192)]
 
 
 class Card(BaseModel):
-    """checkpoint.json. Accuracies are shares of 1, measured on the CPU from the saved file once training has ended."""
+    """checkpoint.json. Accuracies are shares of 1: of test and held-out images measured on the CPU from the saved file, once training
+    has ended; `train_accuracy` and `train_loss` are running means of the last epoch.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -39,6 +41,7 @@ class Card(BaseModel):
     class_labels: list[str] = Field(min_length=2)
     input_shape: tuple[Side, Side, Side]  # channels, height, width of a raw image
     device: str
+    setting: dict[str, str] = {}  # what the arithmetic depended on: precision, layout, threads, processes
     finished: bool
     epochs_done: float
     metrics: dict[str, float]
@@ -117,14 +120,18 @@ class Checkpoint:
 
         path = self.folder / RESUME
         if not path.is_file():
-            raise CheckpointError(f"the checkpoint in {self.folder} has no {RESUME}, so training cannot go on. Train without --resume")
+            raise CheckpointError(f"the checkpoint in {self.folder} has no {RESUME}, so training cannot go on. Begin anew: --restart")
+        if path.stat().st_size > (most := 8 * self.weights_path.stat().st_size + (16 << 20)):
+            raise CheckpointError(
+                f"{path} has {path.stat().st_size} bytes; beside these weights at most {most} make sense. Begin anew: --restart"
+            )
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises a dozen types here, depending on where the file is damaged
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise CheckpointError(f"{path} cannot be read as training state ({reason}). Train without --resume") from error
+            raise CheckpointError(f"{path} cannot be read as training state ({reason}). Begin anew: --restart") from error
         if not isinstance(state, dict) or state.get("weights_sha256") != self.card.weights_sha256:
-            raise CheckpointError(f"{path} belongs to other weights than {WEIGHTS} beside it. Train without --resume")
+            raise CheckpointError(f"{path} belongs to other weights than {WEIGHTS} beside it. Begin anew: --restart")
         return state
 
 

@@ -23,16 +23,16 @@ class Backend:
     synchronise: Callable[[], None]  # wait for queued work: call before every clock reading
     memory_bytes: Callable[[], int]  # the most memory held so far
     has_bf16: Callable[[], bool]  # bf16 is multiplied by the hardware, and trusted
-    likes_channels_last: Callable[[bool], bool] = lambda bf16: False  # for training, with bf16 autocast or without
+    likes_channels_last: bool = False  # is training faster with it
 
     def autocast(self, enabled: bool) -> AbstractContextManager[Any]:
         import torch
 
         return torch.autocast(self.torch_device, dtype=torch.bfloat16) if enabled else nullcontext()
 
-    def channels_last(self, wanted: str, bf16: bool) -> bool:
+    def channels_last(self, wanted: str) -> bool:
         """A recipe's auto, on or off as a yes or no."""
-        return wanted == "on" or (wanted == "auto" and self.likes_channels_last(bf16))
+        return wanted == "on" or (wanted == "auto" and self.likes_channels_last)
 
 
 def _why_not_mps() -> str | None:
@@ -100,8 +100,8 @@ def _cpu_bf16() -> bool:
 
 BACKENDS = {  # in the order in which `auto` takes them
     "mps": Backend("mps", "mps", _why_not_mps, _synchronise_mps, _mps_memory, lambda: False),  # bf16 unmeasured there
-    "cuda": Backend("cuda", "cuda", _why_not_cuda, _synchronise_cuda, _cuda_memory, _cuda_bf16, lambda bf16: True),
-    "cpu": Backend("cpu", "cpu", lambda: None, lambda: None, peak_memory_bytes, _cpu_bf16, lambda bf16: True),
+    "cuda": Backend("cuda", "cuda", _why_not_cuda, _synchronise_cuda, _cuda_memory, _cuda_bf16, likes_channels_last=True),
+    "cpu": Backend("cpu", "cpu", lambda: None, lambda: None, peak_memory_bytes, _cpu_bf16, likes_channels_last=True),
 }
 
 

@@ -35,9 +35,12 @@ class Ended:
         if self.stopped is not None:
             return self.stopped + words
         if self.code < 0:
-            name = next((each.name for each in signal.Signals if each == -self.code), f"signal {-self.code}")
-            return f"its process was killed by {name}{words}"
+            return f"its process was killed by {signal_name(-self.code)}{words}"
         return self.last or f"its process ended with exit code {self.code} and no message"
+
+
+def signal_name(number: int) -> str:
+    return next((each.name for each in signal.Signals if each == number), f"signal {number}")  # real-time signals have no name
 
 
 def watched(

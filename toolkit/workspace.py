@@ -4,6 +4,7 @@ The folder of models is `TOOLKIT_MODELS`, else `./models`. The shipped recipes t
 command works from any folder; what is trained is then written under `./models/<name>/`.
 """
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -93,6 +94,7 @@ def replacing_folder(target: Path) -> Iterator[Path]:
     try:
         yield fresh
         fresh.chmod(0o755)  # mkdtemp makes folders for their owner only
+        _onto_the_disk(fresh)
         old = fresh.with_name(fresh.name + ".old")
         if target.exists():
             target.rename(old)
@@ -105,6 +107,17 @@ def replacing_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _onto_the_disk(folder: Path) -> None:
+    """All of it, before it takes the place of what is there: a power cut must not leave the new name with nothing behind it."""
+    for path in [*folder.rglob("*"), folder]:
+        with contextlib.suppress(PermissionError):  # a folder that may not be read is not ours to write through
+            number = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(number)
+            finally:
+                os.close(number)
 
 
 def recover(target: Path) -> None:
@@ -129,6 +142,7 @@ def write_text(target: Path, text: str) -> None:
             try:
                 file.write(text)
                 file.flush()
+                os.fsync(file.fileno())
                 Path(file.name).chmod(0o644)
                 Path(file.name).replace(target)
             except BaseException:

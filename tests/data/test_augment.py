@@ -4,11 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from toolkit.data.augment import Augmentation, augment
+from toolkit.data.augment import Augmentation, augment, draw
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def draws(images: torch.Tensor, seed: int = 0) -> torch.Tensor:
+    return draw(len(images), generator(seed))
 
 
 def pictures(count: int = 200, channels: int = 1, dtype: torch.dtype = torch.uint8) -> torch.Tensor:
@@ -29,7 +33,7 @@ def moved(image: np.ndarray, down: int, right: int) -> np.ndarray:
 def test_every_image_is_moved_by_whole_pixels_and_filled_with_background(shift: int, channels: int):
     images = pictures(60, channels)
     seen = set()
-    for before, after in zip(images.numpy(), augment(images, generator(), Augmentation(shift=shift)).numpy(), strict=True):
+    for before, after in zip(images.numpy(), augment(images, draws(images), Augmentation(shift=shift)).numpy(), strict=True):
         both = range(-shift, shift + 1)
         fits = {(down, right) for down in both for right in both if np.array_equal(moved(before, down, right), after)}
         assert fits
@@ -41,27 +45,27 @@ def test_every_image_is_moved_by_whole_pixels_and_filled_with_background(shift: 
 def test_all_moves_are_taken_equally_often():
     corner = torch.zeros(9000, 1, 5, 5, dtype=torch.uint8)
     corner[:, 0, 2, 2] = 1
-    counts = augment(corner, generator(), Augmentation(shift=1)).sum(0)[0].numpy()
+    counts = augment(corner, draws(corner), Augmentation(shift=1)).sum(0)[0].numpy()
     assert counts[1:4, 1:4].sum() == 9000
     assert (np.abs(counts[1:4, 1:4] - 1000) < 5 * 1000**0.5).all()  # five standard deviations
 
 
 def test_nothing_is_changed_without_a_shift_or_a_flip():
     images = pictures()
-    assert torch.equal(augment(images, generator(), Augmentation()), images)
-    assert torch.equal(augment(images, generator(), Augmentation(shift=0, flip=False)), images)
+    assert torch.equal(augment(images, draws(images), Augmentation()), images)
+    assert torch.equal(augment(images, draws(images), Augmentation(shift=0, flip=False)), images)
 
 
 def test_a_shift_never_flips():
     images = torch.zeros(500, 1, 9, 9, dtype=torch.uint8)
     images[:, 0, 4, 3], images[:, 0, 4, 5] = 1, 2  # left and right of the middle
-    found = augment(images, generator(), Augmentation(shift=2))
+    found = augment(images, draws(images), Augmentation(shift=2))
     assert (found.argmax(-1).amax((1, 2)) > (found == 1).float().argmax(-1).amax((1, 2))).all()
 
 
 def test_half_of_the_images_are_mirrored_and_the_rest_are_not():
     images = pictures(2000)
-    found = augment(images, generator(), Augmentation(flip=True))
+    found = augment(images, draws(images), Augmentation(flip=True))
     mirrored = (found == images.flip(-1)).flatten(1).all(1)
     same = (found == images).flatten(1).all(1)
     assert (mirrored ^ same).all()
@@ -71,7 +75,7 @@ def test_half_of_the_images_are_mirrored_and_the_rest_are_not():
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float16])
 def test_type_shape_and_range_are_kept(dtype: torch.dtype):
     images = pictures(dtype=dtype)
-    found = augment(images, generator(), Augmentation(shift=2, flip=True))
+    found = augment(images, draws(images), Augmentation(shift=2, flip=True))
     assert (found.dtype, found.shape) == (dtype, images.shape)
     assert found.is_contiguous()
     assert found.min() == 0
@@ -81,13 +85,13 @@ def test_type_shape_and_range_are_kept(dtype: torch.dtype):
 def test_the_given_images_are_not_changed():
     images = pictures()
     before = images.clone()
-    augment(images, generator(), Augmentation(shift=3, flip=True))
+    augment(images, draws(images), Augmentation(shift=3, flip=True))
     assert torch.equal(images, before)
 
 
 def test_the_same_generator_gives_the_same_and_another_seed_does_not():
     images = pictures()
-    one, same, other = (augment(images, generator(seed), Augmentation(shift=2, flip=True)) for seed in (5, 5, 6))
+    one, same, other = (augment(images, draws(images, seed), Augmentation(shift=2, flip=True)) for seed in (5, 5, 6))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
 
@@ -95,7 +99,7 @@ def test_the_same_generator_gives_the_same_and_another_seed_does_not():
 def test_the_draws_do_not_depend_on_the_type_of_the_images():
     images = pictures()
     assert torch.equal(
-        augment(images, generator(), Augmentation(shift=2)).float(), augment(images.float(), generator(), Augmentation(shift=2))
+        augment(images, draws(images), Augmentation(shift=2)).float(), augment(images.float(), draws(images), Augmentation(shift=2))
     )
 
 
@@ -115,10 +119,10 @@ def scipy_warp(image: np.ndarray, matrix: np.ndarray, offset: tuple[float, float
 def test_a_warp_is_what_scipy_makes_of_the_same_draws(by: Augmentation):
     """Turn and slant and size about the middle, then the move; on pictures that are not square."""
     images = pictures(20, dtype=torch.float32)
-    found = augment(images, generator(4), by)
-    draws = generator(4)
-    down, right = torch.randint(-by.shift, by.shift + 1, (2, 20), generator=draws).numpy()
-    turn, size, slant = torch.empty(3, 20).uniform_(-1, 1, generator=draws).double().numpy()
+    found = augment(images, draws(images, 4), by)
+    uniform = draws(images, 4).double().numpy().T
+    down, right = np.floor(uniform[:2] * (2 * by.shift + 1)) - by.shift
+    turn, size, slant = 2 * uniform[2:5] - 1
     for place, image in enumerate(images[:, 0].numpy()):
         angle, slope = np.deg2rad(by.rotate * turn[place]), np.tan(np.deg2rad(by.shear * slant[place]))
         rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])  # against the clock, y downwards
@@ -130,7 +134,7 @@ def test_a_warp_is_what_scipy_makes_of_the_same_draws(by: Augmentation):
 def test_a_warp_turns_both_ways_and_keeps_the_range():
     images = torch.zeros(400, 1, 21, 21)
     images[:, 0, 10, 15] = 255.0  # right of the middle
-    found = augment(images, generator(), Augmentation(rotate=40))
+    found = augment(images, draws(images), Augmentation(rotate=40))
     heights = (found.sum(-1) * torch.arange(21)).sum((1, 2)) / found.sum((1, 2, 3)) - 10
     assert heights.min() < -2.5  # 5 · sin 40° is 3.2
     assert heights.max() > 2.5
@@ -144,7 +148,7 @@ def test_a_warp_never_mirrors():
     images = torch.zeros(300, 3, 31, 31)
     for channel, (row, column) in enumerate(((8, 15), (20, 8), (20, 22))):
         images[:, channel, row - 1 : row + 2, column - 1 : column + 2] = 255
-    found = augment(images, generator(), Augmentation(rotate=45, scale=0.3, shear=30))
+    found = augment(images, draws(images), Augmentation(rotate=45, scale=0.3, shear=30))
     rows, columns = torch.meshgrid(torch.arange(31.0), torch.arange(31.0), indexing="ij")
     weight = found.sum((2, 3))
     y, x = (found * rows).sum((2, 3)) / weight, (found * columns).sum((2, 3)) / weight  # (300, 3)

@@ -169,6 +169,15 @@ def test_a_validation_that_does_not_fit_itself_is_an_error(written, validation, 
         room.report(written(validation(**fields)))
 
 
+def test_a_run_that_held_images_out_has_a_report(written):
+    workspace = written()
+    workspace.metrics.write_text(
+        '{"epoch": 0, "step": 4, "loss": 1.0, "accuracy": 0.5}\n{"epoch": 0, "held_out_accuracy": 0.625}\n', encoding="utf-8"
+    )
+    room.report(workspace)
+    assert "Held-out accuracy by epoch" in (workspace.reports / "report.html").read_text(encoding="utf-8")
+
+
 def test_without_a_checkpoint_there_is_no_report(fresh):
     with pytest.raises(CheckpointError, match="toolkit train"):
         room.report(fresh)

@@ -270,6 +270,17 @@ def test_several_seeds_show_every_run_and_the_spread_between_them(capsys):
     assert "40 of 10,000" in text
 
 
+def test_a_goal_that_was_missed_is_no_success(capsys):
+    missed = TrainResult(Path("m/checkpoint"), True, {**MEASURED, "held_out_accuracy": 0.98, "image_visits": 9024}, reached=False)
+    text = printed(missed, capsys)
+    assert "9,024" in text
+    assert "98.00" in text
+    assert "FAILED: the accuracy that was asked for was not reached" in text
+    seeds = SeedsResult(Path("m"), True, {"0": MEASURED, "1": MEASURED}, 0.9959, 0.0, 0.98, 0.001, {"0": True, "1": False})
+    assert "on held-out images, to choose by: 98.000 % ± 0.100" in printed(seeds, capsys)
+    assert "not reached by every seed" in printed(seeds, capsys)
+
+
 def test_what_mps_lacks_is_a_row_and_the_rest_is_counted(capsys):
     text = printed(RESULTS[3], capsys)
     assert "aten::geqrf" in text

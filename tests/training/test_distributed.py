@@ -14,7 +14,7 @@ import torch
 from toolkit.checkpoint import Checkpoint
 from toolkit.devices import BACKENDS
 from toolkit.errors import DeviceError
-from toolkit.training.distributed import Ranks, joined
+from toolkit.training.distributed import Ranks, joined, launched
 from toolkit.training.loop import steps_per_epoch
 
 FLAGS = (
@@ -64,8 +64,14 @@ def test_a_last_batch_that_leaves_a_process_without_an_image_is_dropped(images, 
     assert steps_per_epoch(images, 16, ranks) == steps
 
 
-def test_mps_cannot_be_shared(monkeypatch):
+def test_a_batch_system_that_only_counts_has_not_launched_us(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
+    assert not launched()
+
+
+def test_mps_cannot_be_shared(monkeypatch):
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "0"), ("MASTER_ADDR", "127.0.0.1")):
+        monkeypatch.setenv(name, value)
     with pytest.raises(DeviceError, match="MPS has one device"), joined(BACKENDS["mps"]):
         pass
 
@@ -83,7 +89,7 @@ def test_two_processes_take_the_steps_of_one(fresh, tmp_path):
     assert losses(fresh) == pytest.approx(one, abs=1e-3)
     found = Checkpoint.open(fresh.checkpoint)
     for name, tensor in found.weights().items():
-        torch.testing.assert_close(tensor, weights[name], atol=2e-3, rtol=2e-3)
+        torch.testing.assert_close(tensor, weights[name], atol=5e-3, rtol=2e-3, msg=lambda text, name=name: f"{name}: {text}")
     result, before = json.loads(both.stdout), json.loads(alone.stdout)
     assert abs(result["metrics"]["test_correct"] - before["metrics"]["test_correct"]) <= 3
     assert result["metrics"]["test_images"] == 360
@@ -105,12 +111,54 @@ def test_a_process_that_dies_ends_the_job_with_one_message_and_the_run_can_go_on
     assert process.returncode == 2, err
     assert "rank 1 of 2 was killed by SIGKILL, and the others were stopped" in err
     assert "--resume goes on from it" in err
+    assert err.count("toolkit: ") == 1
+    assert "Traceback" not in err
     card = Checkpoint.open(fresh.checkpoint).card
     assert not card.finished
     assert card.epochs_done > 0
-    short = toolkit(fresh, "--epochs", "400", "--nproc", "2", "--resume", "--set", "train.lr=0.03")
-    assert short.returncode == 2
-    assert "another recipe" in short.stderr
+    another = toolkit(fresh, "--epochs", "400", "--nproc", "2", "--resume", "--set", "train.lr=0.03")
+    assert another.returncode == 2
+    assert another.stderr.count("another recipe") == 1  # said once, not by every process
+    assert "Traceback" not in another.stderr
+    assert "ended with exit code" not in another.stderr
+
+
+def test_a_run_of_two_goes_on_and_ends(fresh):
+    """Stopped by the wall clock's whim, taken up by two, and as good as one that was never stopped."""
+    flags = ("--nproc", "2", "--epochs", "4", "--save-minutes", "0")
+    command = [sys.executable, "-m", "toolkit", "train", f"{fresh.folder}{os.sep}", *FLAGS, *flags]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    deadline = time.monotonic() + 120
+    while not (fresh.checkpoint / "resume.pt").is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert not Checkpoint.open(fresh.checkpoint).card.finished
+    again = toolkit(fresh, *flags, "--resume")
+    assert again.returncode == 0, again.stderr
+    found = losses(fresh)
+    alone = toolkit(fresh, "--epochs", "4")
+    assert alone.returncode == 0, alone.stderr
+    assert found[-1] == pytest.approx(losses(fresh)[-1], abs=2e-3)
+
+
+def test_two_seeds_of_two_processes(fresh):
+    done = toolkit(fresh, "--nproc", "2", "--seeds", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("seed 1 (2 of 2)") == 1
+    assert list(json.loads(done.stdout)["runs"]) == ["0", "1"]
+    assert Checkpoint.open(fresh.checkpoint).card.seed == 0
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_goal_of_two_processes_is_exit_code_1(fresh):
+    done = toolkit(fresh, "--nproc", "2", "--epochs", "0.1", "--until-accuracy", "99.9")
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "toolkit: " not in done.stderr
 
 
 def test_ctrl_c_reaches_all_processes_and_saves(fresh):

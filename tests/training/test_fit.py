@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from toolkit.checkpoint import Checkpoint
+from toolkit.cli import main
 from toolkit.data import held_out, load
 from toolkit.devices import BACKENDS
 from toolkit.errors import RecipeError
@@ -29,7 +30,9 @@ def test_a_fraction_of_an_epoch_visits_so_many_images(fresh, short, epochs, visi
     last = [record for record in records(fresh) if "images" in record][-1]
     assert last["images"] == visits  # of the last, unfinished epoch
     assert [record["epoch"] for record in records(fresh) if record.get("epoch_ended")] == ended
-    assert Checkpoint.open(fresh.checkpoint).card.epochs_done == epochs
+    card = Checkpoint.open(fresh.checkpoint).card
+    assert card.epochs_done == max(epochs, 0.25)  # one step, of four, is the least
+    assert card.metrics["image_visits"] == 64 * card.epochs_done
 
 
 def test_whole_epochs_have_one_hash_however_they_are_written(fresh):
@@ -50,9 +53,20 @@ def test_the_curve_is_of_the_held_out_images_and_never_of_the_test_set(fresh, sh
     module = sys.modules["toolkit.training.fit"]
     monkeypatch.setattr(module, "count_correct", lambda *given: seen.append((len(given[1]), given[4])) or count_correct(*given))
     short(fresh, "train.subset=320", "train.holdout=20", "train.batch_size=50", "train.epochs=2")
-    assert seen == [(20, "held-out images, after epoch 1"), (360, "test, from the saved file")]
+    assert seen == [(20, "held-out images, after epoch 1"), (360, "test, from the saved file"), (20, "held-out, from the saved file")]
     assert [record["images"] for record in records(fresh) if record.get("epoch_ended")] == [300, 300]
-    assert "held_out_accuracy" in records(fresh)[-3] | records(fresh)[-2]
+    assert [record["epoch"] for record in records(fresh) if "held_out_accuracy" in record] == [0]
+
+
+def test_the_held_out_images_judge_the_file_that_was_saved(fresh, short):
+    """What things are chosen by: also where the run ends within its first epoch."""
+    metrics = short(fresh, "train.subset=320", "train.holdout=100", "train.epochs=0.5").metrics
+    data = load("digits")
+    _, kept = held_out(data.train_labels[:320], 100)
+    model = from_checkpoint(Checkpoint.open(fresh.checkpoint))
+    correct = count_correct(model, data.train_images[kept], data.train_labels[kept], BACKENDS["cpu"], "t")
+    assert (metrics["held_out_correct"], metrics["held_out_images"]) == (correct, 100)
+    assert metrics == Checkpoint.open(fresh.checkpoint).card.metrics
 
 
 def test_more_than_half_cannot_be_held_out(fresh, short):
@@ -64,7 +78,7 @@ def test_more_than_half_cannot_be_held_out(fresh, short):
 def test_training_stops_once_the_goal_is_reached_on_the_held_out_images(fresh, short, capsys):
     overrides = ("train.subset=1437", "train.batch_size=32", "train.epochs=30", "train.lr=0.1", "train.until_accuracy=0.9", "train.ema=0.9")
     result = short(fresh, *overrides)
-    assert result.finished
+    assert (result.finished, result.reached, result.missed) == (True, True, False)
     card = Checkpoint.open(fresh.checkpoint).card
     assert card.epochs_done < 15
     assert "90 % of the 119 held-out images are right after" in capsys.readouterr().err
@@ -72,6 +86,17 @@ def test_training_stops_once_the_goal_is_reached_on_the_held_out_images(fresh, s
     _, kept = held_out(data.train_labels, 119)
     model = from_checkpoint(Checkpoint.open(fresh.checkpoint))
     assert count_correct(model, data.train_images[kept], data.train_labels[kept], BACKENDS["cpu"], "t") >= 0.9 * 119
+
+
+def test_a_goal_that_is_not_reached_is_said_and_is_no_success(fresh, capsys):
+    flags = ["--device", "cpu", "--epochs", "0.1", "--until-accuracy", "99.9"]
+    with pytest.raises(SystemExit) as ended:
+        main(["train", f"{fresh.folder}{os.sep}", *flags])
+    assert ended.value.code == 1
+    out, err = capsys.readouterr()
+    assert "99.9 % of the 119 held-out images were not yet right after" in err
+    assert "FAILED: the accuracy that was asked for was not reached" in out
+    assert Checkpoint.open(fresh.checkpoint).card.finished
 
 
 @pytest.mark.parametrize("right", [0, 899, 900, 901, 1000])
@@ -133,8 +158,9 @@ def test_a_first_loss_that_is_far_from_a_guess_is_doubted(fresh, short, capsys, 
     assert "unlike a network that knows nothing: are inputs and labels as they should be?" in capsys.readouterr().err
 
 
-def test_event_files_hold_the_curves(fresh, short):
+def test_event_files_hold_the_curves_of_the_last_run(fresh, short):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    short(fresh, "train.epochs=5", tensorboard=True)
     short(fresh, tensorboard=True)
     events = accumulator.EventAccumulator(str(fresh.events))
     events.Reload()

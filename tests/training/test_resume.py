@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -49,6 +50,21 @@ def test_resumed_equals_uninterrupted_bit_for_bit(fresh, short, weights_of, inte
     stopped_at = [record for record in records(fresh) if record not in log]
     assert [record for record in records(fresh) if record in log] == log
     assert len(stopped_at) <= 1  # one more only for the stop
+
+
+@pytest.mark.parametrize("steps", [33, 40, 41])  # on the way; at a look; at an epoch's end
+def test_a_goal_is_reached_after_the_same_images_wherever_the_run_was_interrupted(
+    fresh, short, weights_of, interrupt_after, monkeypatch, steps
+):
+    overrides = ("train.subset=1437", "train.batch_size=32", "train.epochs=30", "train.lr=0.1", "train.until_accuracy=0.9")
+    whole = short(fresh, *overrides)
+    weights = weights_of(fresh)
+    assert whole.metrics["image_visits"] > 41 * 32
+    interrupt_after(steps)
+    assert not short(fresh, *overrides).finished
+    monkeypatch.undo()
+    assert short(fresh, *overrides, resume=True).metrics == whole.metrics
+    assert all(torch.equal(weights[name], tensor) for name, tensor in weights_of(fresh).items())
 
 
 def test_interrupted_twice_equals_uninterrupted(fresh, short, weights_of, interrupt_after, monkeypatch):
@@ -106,8 +122,63 @@ def test_another_recipe_cannot_go_on(fresh, short, interrupt_after):
     assert not Checkpoint.open(fresh.checkpoint).card.finished
 
 
-def test_nothing_to_go_on_from(fresh, short):
-    with pytest.raises(CheckpointError, match=r"there is no checkpoint in .*Train one first: toolkit train"):
+def test_with_nothing_to_go_on_from_a_run_begins(fresh, short, weights_of, capsys):
+    """So that one command, run again after every kill, ends the run."""
+    short(fresh)
+    before = weights_of(fresh)
+    shutil.rmtree(fresh.checkpoint)
+    assert short(fresh, resume=True).finished
+    assert "nothing to resume in" in capsys.readouterr().err
+    assert all(torch.equal(before[name], tensor) for name, tensor in weights_of(fresh).items())
+
+
+def test_an_unfinished_run_is_not_written_over_unasked(fresh, short, interrupt_after, monkeypatch, weights_of):
+    interrupt_after(6)
+    short(fresh)
+    monkeypatch.undo()
+    before = weights_of(fresh)
+    with pytest.raises(CheckpointError, match=r"an unfinished run lies in .*, 1.5 of 3 epochs long\. --resume goes on .* --restart"):
+        short(fresh)
+    assert all(torch.equal(before[name], tensor) for name, tensor in weights_of(fresh).items())
+    assert short(fresh, restart=True).finished
+    assert short(fresh).finished  # a finished one is only made again
+
+
+def test_going_on_elsewhere_is_said(fresh, short, interrupt_after, monkeypatch, capsys):
+    interrupt_after(6)
+    short(fresh)
+    monkeypatch.undo()
+    threads = torch.get_num_threads()
+    card = fresh.checkpoint / CARD
+    card.write_text(card.read_text().replace(f'"threads": "{threads}"', '"threads": "64"'))
+    assert short(fresh, resume=True).finished
+    assert f"begun with threads 64, going on with threads {threads}: close to an undisturbed run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fault", ["missing", "shape", "kind"])
+def test_training_state_of_another_toolkit_or_model_is_one_message(fresh, short, interrupt_after, monkeypatch, fault):
+    interrupt_after(6)
+    short(fresh, "train.ema=0.9")
+    monkeypatch.undo()
+    path = fresh.checkpoint / RESUME
+    state = torch.load(path, weights_only=True)
+    if fault == "missing":
+        del state["looked_at"]
+    elif fault == "shape":
+        state["model"] = {name: tensor[:1] for name, tensor in state["model"].items() if tensor.ndim}
+    else:
+        state["optimizer"] = 7
+    torch.save(state, path)
+    with pytest.raises(CheckpointError, match=r"resume\.pt is not of this toolkit and this model .*--restart"):
+        short(fresh, "train.ema=0.9", resume=True)
+
+
+def test_training_state_beyond_all_measure_is_not_read(fresh, short, interrupt_after):
+    interrupt_after(6)
+    short(fresh)
+    with (fresh.checkpoint / RESUME).open("r+b") as file:
+        file.truncate(1 << 30)  # sparse
+    with pytest.raises(CheckpointError, match=r"resume\.pt has 1073741824 bytes"):
         short(fresh, resume=True)
 
 
@@ -138,7 +209,7 @@ def test_missing_training_state_is_said(fresh, short, interrupt_after):
     interrupt_after(2)
     short(fresh)
     (fresh.checkpoint / RESUME).unlink()
-    with pytest.raises(CheckpointError, match=rf"has no {RESUME}.*Train without --resume"):
+    with pytest.raises(CheckpointError, match=rf"has no {RESUME}.*Begin anew: --restart"):
         short(fresh, resume=True)
 
 
@@ -148,7 +219,7 @@ def test_training_state_of_other_weights_is_refused(fresh, short, interrupt_afte
     stale = (fresh.checkpoint / RESUME).read_bytes()
     monkeypatch.undo()
     interrupt_after(3)
-    short(fresh)
+    short(fresh, restart=True)
     (fresh.checkpoint / RESUME).write_bytes(stale)
     with pytest.raises(CheckpointError, match="belongs to other weights"):
         short(fresh, resume=True)
@@ -159,7 +230,7 @@ def test_within_long_epochs_a_checkpoint_is_written_by_the_clock(fresh, short, m
     saved = []
     real = keep.save
     monkeypatch.setattr("toolkit.training.loop.LOG_STEPS", 1)
-    monkeypatch.setattr(keep, "save", lambda *arguments: saved.append(arguments[-2]) or real(*arguments))
+    monkeypatch.setattr(keep, "save", lambda *arguments: saved.append(arguments[3].epochs_done) or real(*arguments))
     short(fresh, "train.epochs=1", save_minutes=0.0)
     assert saved == [0.25, 0.5, 0.75, 1.0]
 

@@ -5,6 +5,7 @@ command: a function in one of these files, and a place in COMMANDS.
 """
 
 import io
+import os
 import sys
 from typing import Annotated, Any
 
@@ -52,7 +53,17 @@ def main(arguments: list[str] | None = None) -> Any:
     try:
         return app(arguments)
     except errors.ToolkitError as error:
-        print(f"toolkit: {error}", file=sys.stderr)
+        if not _left_to_the_launcher(error):
+            print(f"toolkit: {error}", file=sys.stderr)
         sys.exit(errors.BAD_INPUT)
     except KeyboardInterrupt:
         sys.exit(errors.INTERRUPTED)
+
+
+def _left_to_the_launcher(error: errors.ToolkitError) -> bool:
+    """One of several processes that train together leaves the message to the one that started them."""
+    if "RANK" not in os.environ:
+        return False
+    from toolkit.training import distributed
+
+    return distributed.report(error)

@@ -21,13 +21,17 @@ def train(
     ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Overrides a key of the recipe.")] = None,
     data_dir: DataDir = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint of an interrupted run.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint of an interrupted run, if there is one.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Begin anew, although an unfinished run is there.")] = False,
     save_minutes: Annotated[float, typer.Option(min=0, help="A checkpoint this often, and after every epoch.")] = 10,
     nproc: Annotated[int, typer.Option(min=1, help="Processes of this machine that share every batch; torchrun works as well.")] = 1,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Curves for TensorBoard too, in tensorboard/ of the model.")] = False,
     json: Json = False,
 ) -> None:
-    """Train a model and measure its accuracy from the saved file."""
+    """Train a model and measure its accuracy from the saved file.
+
+    Exit code 1: the accuracy that was asked for was not reached.
+    """
     from toolkit import training
     from toolkit.recipe import Recipe
     from toolkit.report import terminal
@@ -36,26 +40,28 @@ def train(
         raise errors.RecipeError(f"--until-accuracy takes per cent, above 1 and up to 100: for example 98.21, not {until_accuracy:g}")
     short = {"train.epochs": epochs, "train.seed": seed, "train.until_accuracy": until_accuracy and until_accuracy / 100}
     overrides = [*(set_ or []), *(f"{key}={value}" for key, value in short.items() if value is not None)]
+    if resume and restart:
+        raise errors.RecipeError("--resume goes on with an unfinished run and --restart begins anew: give one of them")
     workspace = Workspace.of(model)
     recipe = Recipe.read(workspace.recipe, overrides)
-    if nproc > 1 and not training.launched():
+    if nproc > 1:
+        if training.launched():
+            raise errors.RecipeError("torchrun has started the processes already: leave --nproc out")
         flags = [part for override in overrides for part in ("--set", override)]
         flags += ["--seeds", str(seeds)] if seeds else []
         flags += ["--data-dir", str(data_dir)] if data_dir else []
-        flags += [flag for flag, given in (("--resume", resume), ("--tensorboard", tensorboard), ("--json", json)) if given]
+        switches = (("--resume", resume), ("--restart", restart), ("--tensorboard", tensorboard), ("--json", json))
+        flags += [flag for flag, given in switches if given]
         training.launch(nproc, ["train", model, "--device", device, "--save-minutes", f"{save_minutes}", *flags])
         return
     options: dict[str, Any] = {
-        "device": device,
-        "data_dir": data_dir,
-        "resume": resume,
-        "save_minutes": save_minutes,
+        "device": device, "data_dir": data_dir, "resume": resume, "restart": restart, "save_minutes": save_minutes,
         "tensorboard": tensorboard,
-    }
+    }  # fmt: skip
     result = training.train_seeds(workspace, recipe, seeds, **options) if seeds else training.train(workspace, recipe, **options)
     if training.leads():
         terminal.show(result, json)
-    raise typer.Exit(errors.DONE if result.finished else errors.INTERRUPTED)
+    raise typer.Exit(errors.INTERRUPTED if not result.finished else training.goal_missed() if result.missed else errors.DONE)
 
 
 def export(

@@ -2,12 +2,13 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import DataError, ToolkitError
+from toolkit.report.sources import JUDGED
 from toolkit.report.tables import NONE, Table, plural, table
 
 if TYPE_CHECKING:
@@ -40,14 +41,17 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Curves:
-    """Loss and accuracy (a share of 1) over steps since the start; test accuracy at the end of epochs counted from 1."""
+    """Loss and accuracy (a share of 1) over steps since the start; and, at the end of epochs counted from 1, the accuracy on the
+    images that the run is judged by: `judge` says which, held-out or test.
+    """
 
     steps: list[float]
     loss: list[float]
     accuracy: list[float]
-    test_steps: list[float]
-    test_epochs: list[float]
-    test_accuracy: list[float]
+    judge: str
+    judged_steps: list[float]
+    judged_epochs: list[float]
+    judged_accuracy: list[float]
 
 
 def check(result: "ValidationResult") -> None:
@@ -129,19 +133,20 @@ def _png(image: Any) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def curves(records: Sequence[dict[str, Any]], final: float | None) -> Curves:
-    """`final`: the accuracy of the finished checkpoint, which stands in for a test after the last epoch."""
+def curves(records: Sequence[dict[str, Any]], final: Mapping[str, float]) -> Curves:
+    """`final`: the figures of the finished checkpoint, which stand in for a look after the last epoch; empty while there is none."""
     steps = [record for record in records if "loss" in record]
-    tests = [record for record in records if "test_accuracy" in record]
+    key = next((key for key in JUDGED if key in final or any(key in record for record in records)), JUDGED[-1])
     of_epoch = max((record["step"] for record in steps), default=1.0)  # `step` counts within the epoch
-    ends = [(record["epoch"] + 1, record["test_accuracy"]) for record in tests]
-    if final is not None and steps:
-        ends.append((steps[-1]["epoch"] + 1, final))
+    ends = [(record["epoch"] + 1, record[key]) for record in records if key in record]
+    if key in final and steps:
+        ends.append((steps[-1]["epoch"] + 1, final[key]))
     return Curves(
         steps=[record["epoch"] * of_epoch + record["step"] for record in steps],
         loss=[record["loss"] for record in steps],
         accuracy=[record["accuracy"] for record in steps],
-        test_steps=[epoch * of_epoch for epoch, _ in ends],
-        test_epochs=[epoch for epoch, _ in ends],
-        test_accuracy=[accuracy for _, accuracy in ends],
+        judge=key.removesuffix("_accuracy").replace("_", "-"),
+        judged_steps=[epoch * of_epoch for epoch, _ in ends],
+        judged_epochs=[epoch for epoch, _ in ends],
+        judged_accuracy=[accuracy for _, accuracy in ends],
     )

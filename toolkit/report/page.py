@@ -152,18 +152,18 @@ def _training(sources: Sources) -> Section:
     if isinstance(sources.records, Missing):
         return Section("training", "Training", missing=sources.records.why)
     card = sources.checkpoint.card
-    series = curves(sources.records, card.metrics.get("test_accuracy") if card.finished else None)
-    columns = ("epoch*", "test accuracy (%)*")
-    rows = [(f"{epoch:g}", tables.percent(accuracy)) for epoch, accuracy in zip(series.test_epochs, series.test_accuracy, strict=True)]
+    series = curves(sources.records, card.metrics if card.finished else {})
+    columns = ("epoch*", f"{series.judge} accuracy (%)*")
+    rows = [(f"{epoch:g}", tables.percent(share)) for epoch, share in zip(series.judged_epochs, series.judged_accuracy, strict=True)]
     note = "Train loss and accuracy are running means over the epoch so far, so they start anew with each epoch."
-    shown = [table("Test accuracy by epoch", columns, rows)] if rows else []
+    shown = [table(f"{series.judge.capitalize()} accuracy by epoch", columns, rows)] if rows else []
     return Section("training", "Training", tables=shown, charts=training_charts(series), notes=[note])
 
 
 def _environment(sources: Sources) -> Section:
     card = sources.checkpoint.card
     versions = {"system" if name == "platform" else name: value for name, value in card.versions.items()}
-    made = {"training": {"device": card.device, **versions}}
+    made = {"training": {"device": card.device, **card.setting, **versions}}
     for name, result in (("validation", sources.validation), ("bench", sources.bench)):
         if not isinstance(result, Missing):
             made[name] = result.environment

@@ -97,16 +97,18 @@ def training_charts(series: Curves) -> list[Chart]:
     with _figure(height=2.6) as figure:
         axes = _over_steps(figure, "accuracy (%)")
         axes.plot(series.steps, [100 * share for share in series.accuracy], ".-", color=ACCENT, linewidth=1.5, markersize=4, label="train")
-        if series.test_steps:
-            axes.plot(series.test_steps, [100 * share for share in series.test_accuracy], "D--", color=SECOND, markersize=5, label="test")
+        if series.judged_steps:
+            judged = [100 * share for share in series.judged_accuracy]
+            axes.plot(series.judged_steps, judged, "D--", color=SECOND, markersize=5, label=series.judge)
         axes.legend(loc="lower right")
         accuracy = _svg(figure, "accuracy")
     span = f"over {plural(int(series.steps[-1]), 'step')}"
-    best = f" Test accuracy ends at {100 * series.test_accuracy[-1]:.2f} %." if series.test_accuracy else ""
+    name, judged = series.judge.capitalize(), series.judged_accuracy
+    last = f" {name} accuracy ends at {100 * judged[-1]:.2f} %." if judged else ""
     return [
         Chart("Train loss", f"Train loss {span}, from {series.loss[0]:.3g} to {series.loss[-1]:.3g}.", loss),
-        Chart("Train and test accuracy", f"Train accuracy {span}, from {100 * series.accuracy[0]:.2f} % to "
-              f"{100 * series.accuracy[-1]:.2f} %.{best}", accuracy),
+        Chart(f"Train and {series.judge} accuracy", f"Train accuracy {span}, from {100 * series.accuracy[0]:.2f} % to "
+              f"{100 * series.accuracy[-1]:.2f} %.{last}", accuracy),
     ]  # fmt: skip
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from toolkit.validation.result import ValidationResult
 
 Result = TypeVar("Result", bound=BaseModel)
+JUDGED = ("held_out_accuracy", "test_accuracy")  # records of the training loop between epochs: of one or of the other
 
 
 @dataclass(frozen=True)
@@ -85,14 +86,15 @@ def _first_line(error: Exception) -> str:
 
 
 def _records(path: "Path") -> list[dict[str, Any]] | Missing:
-    """Figures of the training loop and of the tests between epochs (see training/train.py), in order of time."""
+    """Figures of the training loop and of the looks between epochs (see training/fit.py), in order of time."""
     if not path.is_file():
         return Missing(f"not recorded: there is no {path.name} beside the checkpoint; run `toolkit train` for the curves")
     records = []
     for line, text in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         try:
             record = json.loads(text)
-            wanted = ("epoch", "test_accuracy") if "test_accuracy" in record else ("epoch", "step", "loss", "accuracy")
+            judged = [key for key in JUDGED if key in record]
+            wanted = ("epoch", *judged) if judged else ("epoch", "step", "loss", "accuracy")
             records.append({**record, **{key: float(record[key]) for key in wanted}})
         except (ValueError, TypeError, KeyError) as error:
             raise ToolkitError(f"{path}, line {line} cannot be read as a record of training: {error}. Train again, or delete it") from error

@@ -66,6 +66,10 @@ def trained_rows(metrics: dict[str, float]) -> list[tuple[str, str]]:
         ("train loss, last epoch", f"{metrics['train_loss']:.6g}"),
         ("train accuracy, last epoch (%)", percent(metrics["train_accuracy"])),
     ]
+    if "image_visits" in metrics:
+        rows.append(("image visits", f"{metrics['image_visits']:,.0f}"))
+    if "held_out_accuracy" in metrics:
+        rows.append(("held-out accuracy (%)", percent(metrics["held_out_accuracy"])))
     if "test_accuracy" in metrics:
         names = ("test accuracy (%)", "its exact 95 % interval", "test images wrong")
         rows += zip(names, accuracy_cells(metrics), strict=True)

@@ -77,6 +77,8 @@ def _trained(result: "TrainResult") -> Iterable[Part]:
     yield f"checkpoint: {result.checkpoint}"
     if not result.finished:
         yield "not finished: no test accuracy yet; go on with --resume"
+    if result.missed:
+        yield "FAILED: the accuracy that was asked for was not reached"
 
 
 def _several(result: "SeedsResult") -> Iterable[Part]:
@@ -85,6 +87,11 @@ def _several(result: "SeedsResult") -> Iterable[Part]:
     if result.mean is not None:
         spread = f" ± {100 * result.sd:.3f} (standard deviation between runs)" if result.sd is not None else ""
         yield f"mean of {len(result.runs)}: {100 * result.mean:.3f} %{spread}"
+    if result.held_out_mean is not None:
+        spread = f" ± {100 * result.held_out_sd:.3f}" if result.held_out_sd is not None else ""
+        yield f"on held-out images, to choose by: {100 * result.held_out_mean:.3f} %{spread}"
+    if result.missed:
+        yield "FAILED: the accuracy that was asked for was not reached by every seed"
     yield f"checkpoint: {result.checkpoint} (of the first seed)" if result.finished else "not finished; go on with --resume"
 
 

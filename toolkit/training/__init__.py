@@ -3,8 +3,8 @@
 `train` is the verb (fit.py); loop.py reads top to bottom; distributed.py makes several processes one run.
 """
 
-from toolkit.training.distributed import launch, launched, leads
+from toolkit.training.distributed import goal_missed, launch, launched, leads
 from toolkit.training.fit import TrainResult, train
 from toolkit.training.seeds import SeedsResult, train_seeds
 
-__all__ = ["SeedsResult", "TrainResult", "launch", "launched", "leads", "train", "train_seeds"]
+__all__ = ["SeedsResult", "TrainResult", "goal_missed", "launch", "launched", "leads", "train", "train_seeds"]

@@ -5,24 +5,41 @@ them on CPUs and nccl on CUDA, DistributedDataParallel averages the gradients. B
 batch, so that N processes take the steps that one would have taken, up to rounding.
 """
 
+import json
+import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, distributed, nn
 
 from toolkit import devices
-from toolkit.errors import INTERRUPTED, DeviceError, ToolkitError
+from toolkit.errors import CHECK_FAILED, INTERRUPTED, DeviceError, ToolkitError
+from toolkit.processes import signal_name
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+
+OURS = "TOOLKIT_LAUNCHED"  # set for processes that `launch` started: it speaks for them
+ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # where torch's launcher looks for what a process has to say
+MISSED = 3  # such a process's CHECK_FAILED: a crash ends with 1, too
+
+
+class LostRank(ToolkitError):
+    """Another process has gone; whatever made it go is the news, not this."""
 
 
 def launched() -> bool:
-    """Was this process started by torch's launcher, as one of several?"""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    """Was this process started by torch's launcher, as one of several? A batch system sets WORLD_SIZE alone, too."""
+    return {"RANK", "MASTER_ADDR", "WORLD_SIZE"} <= os.environ.keys() and int(os.environ["WORLD_SIZE"]) > 1
 
 
 def leads() -> bool:
@@ -65,7 +82,7 @@ class Ranks:
         """The model whose backward pass averages gradients over the ranks; it shares its weights with `model`."""
         if self.size == 1:
             return model
-        return nn.parallel.DistributedDataParallel(model)
+        return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)  # batch-norm's statistics are equal already
 
 
 def _device() -> str:
@@ -91,6 +108,10 @@ def joined(backend: devices.Backend) -> Iterator[Ranks]:
     distributed.init_process_group("nccl" if backend.id == "cuda" else "gloo")
     try:
         yield Ranks(distributed.get_rank(), distributed.get_world_size())
+    except RuntimeError as error:  # of gloo a plain one, of nccl a DistBackendError
+        if isinstance(error, distributed.DistError) or "gloo" in str(error):
+            raise LostRank(f"rank {distributed.get_rank()} lost the others: {str(error).splitlines()[0]}") from error
+        raise
     finally:
         distributed.destroy_process_group()
 
@@ -122,8 +143,9 @@ class _BatchNorm2d(nn.BatchNorm2d):
         assert self.num_batches_tracked is not None
         assert self.momentum is not None
         wide = x.float()
-        count = _all_sum(wide.new_tensor(float(wide.numel() // self.num_features)))
-        mean = _all_sum(wide.sum((0, 2, 3))) / count
+        sums = _all_sum(torch.cat([wide.sum((0, 2, 3)), wide.new_full((1,), wide.numel() // self.num_features)]))
+        count = sums[-1]
+        mean = sums[:-1] / count
         centred = wide - mean[:, None, None]
         var = _all_sum((centred * centred).sum((0, 2, 3))) / count
         with torch.no_grad():
@@ -151,28 +173,61 @@ def share_batch_norm(model: nn.Module, backend: devices.Backend) -> nn.Module:
 def launch(count: int, arguments: Sequence[str]) -> None:
     """Runs `python -m toolkit ARGUMENTS` in `count` processes of this machine, and waits for them.
 
-    Raises ToolkitError naming the rank where one dies; KeyboardInterrupt where they were told to stop.
+    Raises ToolkitError with what the first one that failed has to say, or how it died; KeyboardInterrupt where they were told to
+    stop; SystemExit where a goal was missed.
     """
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))  # else each takes every core
+    os.environ[OURS] = "1"
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=count, rdzv_backend="c10d", rdzv_endpoint="localhost:0", run_id=str(os.getpid()),
-        max_restarts=0, monitor_interval=0.2,
+        max_restarts=0, monitor_interval=0.2, local_addr="127.0.0.1",
     )  # fmt: skip
+    logging.disable(logging.ERROR)  # it tells the same in many lines
     try:
-        elastic_launch(config, sys.executable)("-m", "toolkit", *arguments)
+        elastic_launch(config, sys.executable)("-P", "-m", "toolkit", *arguments)
     except SignalException as stopped:
         raise KeyboardInterrupt from stopped
     except ChildFailedError as failed:
-        rank, failure = failed.get_first_failure()
+        rank, failure = min(failed.failures.items(), key=lambda each: _importance(each[1]))
         if failure.exitcode == INTERRUPTED:
             raise KeyboardInterrupt from failed
+        if failure.exitcode == MISSED:
+            raise SystemExit(CHECK_FAILED) from failed
         died = failure.exitcode < 0
-        how = f"was killed by {signal.Signals(-failure.exitcode).name}" if died else f"ended with exit code {failure.exitcode}"
-        raise ToolkitError(
+        how = f"was killed by {signal_name(-failure.exitcode)}" if died else f"ended with exit code {failure.exitcode}"
+        raise ToolkitError(_said(failure).get("message") or (
             f"rank {rank} of {count} {how}, and the others were stopped. The last checkpoint, if any, was kept: "
             "the same command with --resume goes on from it"
-        ) from failed
+        )) from failed  # fmt: skip
+    finally:
+        logging.disable(logging.NOTSET)
+        del os.environ[OURS]
+
+
+def _importance(failure: "ProcessFailure") -> tuple[bool, bool, int]:
+    """The smallest is the cause: not one that lost the others, nor one that was stopped because of them; then the earliest."""
+    return bool(_said(failure).get("lost")), failure.exitcode == -signal.SIGTERM, failure.timestamp
+
+
+def _said(failure: "ProcessFailure") -> dict[str, Any]:
+    """What the process left by `report`; empty where it died of something else."""
+    said = failure.error_file_data.get("message") if isinstance(failure.error_file_data, dict) else None
+    return said if isinstance(said, dict) else {}
+
+
+def goal_missed() -> int:
+    """The exit code."""
+    return MISSED if OURS in os.environ else CHECK_FAILED
+
+
+def report(error: ToolkitError) -> bool:
+    """In a process that `launch` started: leaves the message to it, which says it once. False in any other."""
+    if OURS not in os.environ or ERROR_FILE not in os.environ:
+        return False
+    said = {"message": str(error), "lost": isinstance(error, LostRank), "extraInfo": {"timestamp": str(int(time.time()))}}
+    Path(os.environ[ERROR_FILE]).write_text(json.dumps({"message": said}), encoding="utf-8")
+    return True

@@ -1,4 +1,4 @@
-"""Accuracy of a classifier over a set of images, in eval mode: in fp32 what counts, in what it is trained in for the curve."""
+"""Accuracy of a classifier over a set of images, in eval mode and in fp32, whatever it is trained in."""
 
 import math
 from collections.abc import Iterator
@@ -15,14 +15,12 @@ BATCH = 500
 
 
 @torch.inference_mode()
-def count_correct(
-    model: nn.Module, images: Tensor, labels: Tensor, backend: Backend, title: str, ranks: Ranks | None = None, bf16: bool = False
-) -> int:
+def count_correct(model: nn.Module, images: Tensor, labels: Tensor, backend: Backend, title: str, ranks: Ranks | None = None) -> int:
     """How many of the images (N, C, H, W) uint8 are classified right, shared among the ranks. The model's mode is put back."""
     ranks = ranks or Ranks()
     mine, target = ranks.share(images), ranks.share(labels)
     correct = torch.zeros((), dtype=torch.int64, device=backend.torch_device)
-    with _evaluating(model), backend.autocast(bf16), progress(title, len(mine)) as update:
+    with _evaluating(model), progress(title, len(mine)) as update:
         for start in range(0, len(mine), BATCH):
             correct += _right(model, mine[start : start + BATCH], target[start : start + BATCH], backend)
             done = min(start + BATCH, len(mine))

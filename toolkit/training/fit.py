@@ -6,7 +6,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,48 +25,74 @@ from toolkit.training import keep
 from toolkit.training.distributed import Ranks, joined
 from toolkit.training.evaluate import count_correct, reaches
 from toolkit.training.keep import MetricsLog
-from toolkit.training.loop import Figures, Run
+from toolkit.training.loop import LOG_STEPS, Figures, Run
 from toolkit.training.selftest import check_gradients
 from toolkit.workspace import Workspace, recover
 
 SAVE_MINUTES = 10.0  # within an epoch; a checkpoint is written at every epoch's end anyway
-CHECK_IMAGES = 1000  # visits between two looks whether the accuracy that was asked for is reached
+LOOK_IMAGES = 1000  # visits between two looks whether the accuracy that was asked for is reached
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """`seconds`: how long each phase of this process took, of a resumed run since it was resumed."""
+    """`metrics`: measured from the saved file, once training has ended; accuracies are shares of 1.
+
+    `reached`: whether the accuracy that was asked for was, None where none was. `seconds`: how long each phase of this process
+    took, of a resumed run since it was resumed.
+    """
 
     checkpoint: Path
     finished: bool
     metrics: dict[str, float]
     seconds: dict[str, float] = field(default_factory=dict)
+    reached: bool | None = None
+
+    @property
+    def missed(self) -> bool:
+        return self.reached is False
 
 
-def train(
-    workspace: Workspace, recipe: Recipe, *, device: str = "auto", data_dir: Path | None = None, resume: bool = False,
-    save_minutes: float = SAVE_MINUTES, tensorboard: bool = False,
-) -> TrainResult:  # fmt: skip
-    """Trains to the end of the recipe, or to Ctrl-C. Either way the workspace then holds a usable checkpoint.
-
-    `tensorboard`: event files too, in tensorboard/ of the workspace. Under torchrun every process calls this, and the first one writes.
-    Raises DeviceError, DataError, CheckpointError (nothing to resume, or another recipe), ToolkitError (diverged).
-    """
+@contextmanager
+def session(device: str) -> Iterator[tuple[devices.Backend, Ranks]]:
+    """The device, and the processes that share the work: torchrun starts several, of which the first one speaks."""
     backend, reason = devices.choose(device)
     with joined(backend) as ranks, nullcontext() if ranks.leads else quietly():
         say(f"device: {backend.id} ({reason})" + (f"; {ranks.size} processes" if ranks.size > 1 else ""))
-        return _Training(workspace, recipe, backend, ranks, save_minutes, tensorboard).end(data_dir, resume)
+        yield backend, ranks
 
 
-class _Training:
-    """One call of `train`: what its phases share, and how long each has taken."""
+def train(workspace: Workspace, recipe: Recipe, *, device: str = "auto", **options: Any) -> TrainResult:
+    """Trains to the end of the recipe, or to Ctrl-C. Either way the workspace then holds a usable checkpoint.
 
-    def __init__(
-        self, workspace: Workspace, recipe: Recipe, backend: devices.Backend, ranks: Ranks, save_minutes: float, tensorboard: bool
-    ) -> None:
-        self.workspace, self.recipe, self.backend, self.ranks = workspace, recipe, backend, ranks
-        self.save_minutes, self.events = save_minutes, workspace.events if tensorboard else None
+    `options` are those of `Training`. Under torchrun every process calls this, and the first one writes.
+    Raises DeviceError, DataError, CheckpointError (another recipe; an unfinished run that nobody mentioned), ToolkitError (diverged).
+    """
+    with session(device) as (backend, ranks):
+        return Training(workspace, recipe, backend, ranks, **options).end()
+
+
+@dataclass
+class Training:
+    """One run: what its phases share, and how long each has taken.
+
+    `resume`: go on from the checkpoint of an unfinished run, or begin where there is none. `restart`: begin anew although an
+    unfinished run is there. `tensorboard`: event files too, in tensorboard/ of the workspace.
+    """
+
+    workspace: Workspace
+    recipe: Recipe
+    backend: devices.Backend
+    ranks: Ranks
+    data_dir: Path | None = None
+    resume: bool = False
+    restart: bool = False
+    save_minutes: float = SAVE_MINUTES
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
+        self.metrics: dict[str, float] = {}  # as the loop last read them
+        self.looked_at = 0  # image visits at the last look whether the goal is reached
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -77,20 +103,35 @@ class _Training:
         finally:
             self.seconds[name] += time.monotonic() - started - (sum(self.seconds.values()) - before)
 
-    def end(self, data_dir: Path | None, resume: bool) -> TrainResult:
+    def end(self) -> TrainResult:
         if self.ranks.leads:
             recover(self.workspace.checkpoint)
         self.ranks.wait()
-        previous = keep.to_resume(self.workspace, self.recipe) if resume else None
+        previous = keep.to_resume(self.workspace, self.recipe) if self.resume else None
+        if not (self.resume or self.restart):
+            keep.refuse_to_lose(self.workspace)
         with self.phase("data"):
-            data = load(self.recipe.data.set, data_dir)
+            data = self._data()
+        split = _split(data, self.recipe.train)
         if previous is not None and previous.card.finished:
             say(f"training had already finished; nothing to resume in {self.workspace.checkpoint}")
-        elif not self._fit(data, previous):
+        elif not self._fit(data, split, previous):
+            self.ranks.wait()  # until the file is there
             say(f"interrupted; the checkpoint in {self.workspace.checkpoint} is usable, and --resume goes on from it")
             metrics = Checkpoint.open(self.workspace.checkpoint).card.metrics
             return TrainResult(self.workspace.checkpoint, False, metrics, dict(self.seconds))
-        return TrainResult(self.workspace.checkpoint, True, self._measure(data), dict(self.seconds))
+        metrics, goal = self._measure(data, split), self.recipe.train.until_accuracy
+        reached = metrics["held_out_accuracy"] >= goal - 1e-9 if goal else None
+        return TrainResult(self.workspace.checkpoint, True, metrics, dict(self.seconds), reached)
+
+    def _data(self) -> Dataset:
+        """One process fetches what is not there yet; the others find it."""
+        if not self.ranks.leads:
+            self.ranks.wait()
+        data = load(self.recipe.data.set, self.data_dir)
+        if self.ranks.leads:
+            self.ranks.wait()
+        return data
 
     def _model(self, data: Dataset, previous: Checkpoint | None) -> nn.Module:
         """On the device, fresh or as it was; a GPU has computed its gradients right once."""
@@ -104,73 +145,84 @@ class _Training:
             say(f"self-test: gradients on {self.backend.id} agree with float64 on the CPU within {error:.1e}")
         return model.to(self.backend.torch_device)
 
-    def _fit(self, data: Dataset, previous: Checkpoint | None) -> bool:
+    def _fit(self, data: Dataset, split: "_Split", previous: Checkpoint | None) -> bool:
         """Runs the loop, writing metrics and checkpoints. True when it came to its end, False when interrupted."""
         plan, device, model = self.recipe.train, self.backend.torch_device, self._model(data, previous)
-        split = _split(data, plan)
         state = previous.resume_state() if previous else None
         run = Run(model, split.images.to(device), split.labels.to(device), plan, self.backend, self.ranks)
-        if state is not None:
-            run.go_on_from(state)
-        log = MetricsLog(self.workspace.metrics if self.ranks.leads else None, state, self.events)
-        images, saved_at, checked_at = len(split.images), time.monotonic(), state["checked_at"] if state else 0.0
-        with (
-            self.phase("training"),
-            _interruptible() as stop,
-            closing(log),
-            progress("train", round(plan.epochs * images), done=round(run.epochs_done * images)) as update,
-        ):
-            for figures in run.figures(stop):
+        say(f"in {run.setting['precision']}, {run.setting['layout']}, {run.setting['threads']} threads a process")
+        if previous and state:
+            self.metrics, self.looked_at = previous.card.metrics, keep.go_on(run, previous, state)
+        log = MetricsLog(self.workspace.metrics if self.ranks.leads else None, state, self.workspace.events if self.tensorboard else None)
+        saved_at = time.monotonic()
+        with self.phase("training"), _interruptible() as stop, closing(log), self._progress(run) as update:
+            over = state is not None and self._between_steps(run, split, log)
+            for figures in () if over else run.figures(stop):
                 _check_finite(figures, plan.lr)
                 if (figures.epoch, figures.step) == (0, 1):
                     _say_first_loss(figures.loss, len(data.classes))
-                update(round(run.epochs_done * images), loss=figures.loss, accuracy=figures.accuracy)
-                log.add(run.epochs_done * images, asdict(figures))
-                ended = run.done
-                if plan.until_accuracy and (run.epochs_done - checked_at) * images >= CHECK_IMAGES:
-                    checked_at = run.epochs_done
-                    ended |= self._reaches(run, split, plan.until_accuracy)
-                if figures.epoch_ended and not ended:
-                    log.add(run.epochs_done * images, self._judge(run, split, figures.epoch))
-                if ended or run.stopping or figures.epoch_ended or time.monotonic() - saved_at > 60 * self.save_minutes:
-                    _check_weights(run.result, plan.lr)
-                    metrics = {"train_loss": figures.loss, "train_accuracy": figures.accuracy}
-                    if self.ranks.leads:
-                        with self.phase("saving"):
-                            resume = None if ended else {**run.state(), **log.state(), "checked_at": checked_at}
-                            keep.save(self.workspace, self.recipe, data, run.result, self.backend.id, metrics, run.epochs_done, resume)
+                update(run.visits, loss=figures.loss, accuracy=figures.accuracy)
+                log.add(run.visits, asdict(figures))
+                self.metrics = {"train_loss": figures.loss, "train_accuracy": figures.accuracy, "image_visits": run.visits}
+                due = run.stopping or figures.epoch_ended or time.monotonic() - saved_at > 60 * self.save_minutes
+                if due and not run.done:  # before the evaluation, which takes its time
+                    self._save(data, run, {**run.state(), **log.state(), "looked_at": self.looked_at})
                     saved_at = time.monotonic()
-                if ended:
-                    return True
-        return False
+                if run.stopping and not run.done:
+                    return False
+                if self._between_steps(run, split, log):
+                    break
+            self._save(data, run, None)
+        return True
 
-    def _judge(self, run: Run, split: "_Split", epoch: int) -> dict[str, float]:
-        """For the curve, and on held-out images for choosing; the figure that counts is measured at the end, from the saved file."""
-        title = f"{split.judge} images, after epoch {epoch + 1}"
+    def _progress(self, run: Run) -> AbstractContextManager[Callable[..., None]]:
+        return progress("train", round(run.total_steps / run.steps * len(run.images)), done=run.visits)
+
+    def _between_steps(self, run: Run, split: "_Split", log: MetricsLog) -> bool:
+        """What depends on how far the run has come, and on nothing else: a resumed run does it too. True: it is over."""
+        goal = self.recipe.train.until_accuracy
+        if goal and (run.done or (run.step % LOG_STEPS == 0 and run.visits - self.looked_at >= LOOK_IMAGES)):
+            self.looked_at = run.visits
+            with self.phase("evaluation"):
+                there = reaches(run.result, split.judged, split.judged_labels, goal, self.backend, self.ranks)
+            if there or run.done:
+                verb, end = ("are", "stopping") if there else ("were not yet", "the end")
+                say(f"{100 * goal:g} % of the {len(split.judged):,} held-out images {verb} right after {run.visits:,} image visits: {end}")
+                return True
+        if run.step == 0 and run.epoch and not run.done:
+            log.add(run.visits, self._judge(run, split))
+        return run.done
+
+    def _judge(self, run: Run, split: "_Split") -> dict[str, float]:
+        """For the curve, and on held-out images for choosing; the figures that count are measured at the end, from the saved file."""
+        title = f"{split.judge} images, after epoch {run.epoch}"
         with self.phase("evaluation"):
-            correct = count_correct(run.result, split.judged, split.judged_labels, self.backend, title, self.ranks, run.bf16)
-        say(f"epoch {epoch + 1}: {100 * correct / len(split.judged):.2f} % of the {split.judge} images right on {self.backend.id}")
-        return {"epoch": epoch, f"{split.judge.replace('-', '_')}_accuracy": correct / len(split.judged)}
+            correct = count_correct(run.result, split.judged, split.judged_labels, self.backend, title, self.ranks)
+        say(f"epoch {run.epoch}: {100 * correct / len(split.judged):.2f} % of the {split.judge} images right on {self.backend.id}")
+        return {"epoch": run.epoch - 1, f"{split.judge.replace('-', '_')}_accuracy": correct / len(split.judged)}
 
-    def _reaches(self, run: Run, split: "_Split", share: float) -> bool:
-        with self.phase("evaluation"):
-            there = reaches(run.result, split.judged, split.judged_labels, share, self.backend, self.ranks)
-        if there:
-            visits = round(run.epochs_done * len(split.images))
-            say(f"{100 * share:g} % of the {len(split.judged):,} held-out images are right after {visits:,} image visits: stopping")
-        return there
+    def _save(self, data: Dataset, run: Run, resume: dict[str, Any] | None) -> None:
+        _check_weights(run.result, self.recipe.train.lr)
+        if self.ranks.leads:
+            with self.phase("saving"):
+                keep.save(self.workspace, self.recipe, data, run, self.metrics, resume)
 
-    def _measure(self, data: Dataset) -> dict[str, float]:
-        """The accuracy that counts: of the saved file, in fp32, on the CPU, whatever device trained it."""
+    def _measure(self, data: Dataset, split: "_Split") -> dict[str, float]:
+        """The accuracies that count: of the saved file, in fp32, on the CPU, whatever device trained it."""
         self.ranks.wait()  # until the file is there
         checkpoint = Checkpoint.open(self.workspace.checkpoint)
-        if "test_accuracy" in checkpoint.card.metrics:
-            return checkpoint.card.metrics
+        sets = {"test": (data.test_images, data.test_labels), split.judge: (split.judged, split.judged_labels)}
         model, cpu = from_checkpoint(checkpoint), devices.BACKENDS["cpu"]
-        with self.phase("evaluation"):
-            correct = count_correct(model, data.test_images, data.test_labels, cpu, "test, from the saved file", self.ranks)
-        total = len(data.test_labels)
-        found = {"test_correct": correct, "test_images": total, "test_accuracy": correct / total}
+        found: dict[str, float] = {}
+        for name, (images, labels) in sets.items():
+            key = name.replace("-", "_")
+            if f"{key}_accuracy" in checkpoint.card.metrics:
+                continue
+            with self.phase("evaluation"):
+                correct = count_correct(model, images, labels, cpu, f"{name}, from the saved file", self.ranks)
+            found |= {f"{key}_correct": correct, f"{key}_images": len(labels), f"{key}_accuracy": correct / len(labels)}
+        if not found:
+            return checkpoint.card.metrics
         return keep.add_metrics(self.workspace, checkpoint, found) if self.ranks.leads else {**checkpoint.card.metrics, **found}
 
 
@@ -207,35 +259,40 @@ def _say_first_loss(loss: float, classes: int) -> None:
     say(f"first step: loss {loss:.2f} (ln {classes} = {expected:.2f}), {fits}")
 
 
-def _check_finite(figures: Figures, lr: float) -> None:
+def _check_finite(figures: Figures, peak: float) -> None:
     if not math.isfinite(figures.loss):
-        raise _diverged(f"the loss is {figures.loss} in epoch {figures.epoch + 1}, step {figures.step}", lr)
+        where = f"by step {figures.step} of epoch {figures.epoch + 1}, at a learning rate of {figures.lr:.3g}"
+        raise _diverged(f"the loss is {figures.loss} {where}", peak)
 
 
-def _check_weights(model: nn.Module, lr: float) -> None:
+def _check_weights(model: nn.Module, peak: float) -> None:
     """Before a checkpoint takes the place of a good one: a step can break the weights after a loss that was still finite."""
     if broken := [name for name, tensor in model.state_dict().items() if not tensor.isfinite().all()]:
-        raise _diverged(f"NaN or Inf in {', '.join(broken[:5])}", lr)
+        raise _diverged(f"NaN or Inf in {', '.join(broken[:5])}", peak)
 
 
-def _diverged(what: str, lr: float) -> ToolkitError:
+def _diverged(what: str, peak: float) -> ToolkitError:
     return ToolkitError(
-        f"training diverged: {what}. Lower the learning rate, now {lr:g}: --set train.lr={lr / 10:g}. "
+        f"training diverged: {what}. Lower the recipe's learning rate, {peak:g}: --set train.lr={peak / 10:g}. "
         "The last good checkpoint, if any, was kept"
     )
 
 
 @contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Yields `stop()`, True from the first Ctrl-C (or SIGTERM) on: the step in hand is finished and saved. A second one ends at once."""
+    """Yields `stop()`, True from the first Ctrl-C or SIGTERM on: the step in hand is finished and saved. A second Ctrl-C ends at once.
+
+    A second SIGTERM does not: a scheduler sends it to the launcher and to its processes, and the launcher hands it on to them.
+    """
     asked = False
 
-    def ask(_signum: int, _frame: Any) -> None:
+    def ask(signum: int, _frame: Any) -> None:
         nonlocal asked
-        if asked:
+        if asked and signum == signal.SIGINT:
             raise KeyboardInterrupt
+        if not asked:
+            say("told to stop: finishing this step and saving (Ctrl-C once more to stop at once)")
         asked = True
-        say("told to stop: finishing this step and saving (Ctrl-C once more to stop at once)")
 
     if threading.current_thread() is not threading.main_thread():  # Python allows handlers there only
         yield lambda: asked

@@ -2,25 +2,32 @@
 
 import json
 import platform
+import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from torch import nn
 
-from toolkit.checkpoint import Checkpoint, write_checkpoint
+from toolkit.checkpoint import RESUME, Checkpoint, write_checkpoint
 from toolkit.data import Dataset
-from toolkit.errors import CheckpointError
+from toolkit.errors import CheckpointError, ToolkitError
+from toolkit.progress import say
 from toolkit.recipe import Recipe
+from toolkit.training.loop import Run
 from toolkit.workspace import Workspace, replacing_folder, write_text
 
 CURVES = {"loss", "accuracy", "lr", "test_accuracy", "held_out_accuracy"}  # what TensorBoard is shown
 
 
-def to_resume(workspace: Workspace, recipe: Recipe) -> Checkpoint:
-    """The checkpoint of an unfinished (or finished) run of this very recipe."""
+def to_resume(workspace: Workspace, recipe: Recipe) -> Checkpoint | None:
+    """The checkpoint of an unfinished (or finished) run of this very recipe; None where there is none at all."""
+    if not workspace.checkpoint.exists():
+        say(f"nothing to resume in {workspace.checkpoint}: beginning")
+        return None
     checkpoint = Checkpoint.open(workspace.checkpoint)
     if checkpoint.card.recipe_hash != recipe.hash:
         raise CheckpointError(
@@ -30,25 +37,71 @@ def to_resume(workspace: Workspace, recipe: Recipe) -> Checkpoint:
     return checkpoint
 
 
+def refuse_to_lose(workspace: Workspace) -> None:
+    """Raises CheckpointError where an unfinished run would be written over. A finished one is only made again."""
+    try:
+        card = Checkpoint.open(workspace.checkpoint).card
+    except CheckpointError:
+        return  # none, or a damaged one
+    if not card.finished:
+        raise CheckpointError(
+            f"an unfinished run lies in {workspace.checkpoint}, {card.epochs_done:.3g} of {card.recipe['train']['epochs']:g} epochs long. "
+            "--resume goes on with it, --restart begins anew"
+        )
+
+
+def go_on(run: Run, checkpoint: Checkpoint, state: dict[str, Any]) -> int:
+    """The run goes on where its checkpoint was written. Returns at how many visits it last looked at its goal."""
+    try:
+        run.go_on_from(state)
+        looked_at = int(state["looked_at"])
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]  # torch lists every tensor
+        raise CheckpointError(
+            f"{checkpoint.folder / RESUME} is not of this toolkit and this model ({reason}). Begin anew: --restart"
+        ) from error
+    if differing := {name for name, value in run.setting.items() if checkpoint.card.setting.get(name) != value}:
+        was, now = ({name: each.get(name, "?") for name in sorted(differing)} for each in (checkpoint.card.setting, run.setting))
+        say(f"begun with {_listed(was)}, going on with {_listed(now)}: close to an undisturbed run, but not bit for bit")
+    return looked_at
+
+
+def _listed(setting: dict[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in setting.items())
+
+
 def save(
-    workspace: Workspace, recipe: Recipe, data: Dataset, model: nn.Module, device: str,
-    metrics: dict[str, float], epochs_done: float, resume: dict[str, Any] | None,
+    workspace: Workspace, recipe: Recipe, data: Dataset, run: Run, metrics: dict[str, float], resume: dict[str, Any] | None
 ) -> None:  # fmt: skip
     """Replaces the checkpoint as a whole. `resume` None: the run has come to its end."""
     _, channels, height, width = data.train_images.shape
     card = {
         "recipe": recipe.model_dump(mode="json"), "recipe_hash": recipe.hash, "seed": recipe.train.seed,
-        "class_labels": list(data.classes), "input_shape": (channels, height, width), "device": device,
-        "finished": resume is None, "epochs_done": epochs_done, "metrics": metrics, "versions": _versions(),
+        "class_labels": list(data.classes), "input_shape": (channels, height, width), "device": run.backend.id, "setting": run.setting,
+        "finished": resume is None, "epochs_done": run.epochs_done, "metrics": metrics, "versions": _versions(),
     }  # fmt: skip
-    _write(workspace, model.state_dict(), card, resume)
+    _write(workspace, run.result.state_dict(), card, resume)
+
+
+def adopt(workspace: Workspace, other: Workspace) -> None:
+    """Checkpoint and curves of another run become this model's own."""
+    with _or_checkpoint_error(workspace):
+        with replacing_folder(workspace.checkpoint) as folder:
+            shutil.copytree(other.checkpoint, folder, dirs_exist_ok=True)
+        if other.metrics.is_file():
+            write_text(workspace.metrics, other.metrics.read_text(encoding="utf-8"))
 
 
 def _write(workspace: Workspace, weights: dict[str, Any], card: dict[str, Any], resume: dict[str, Any] | None) -> None:
+    with _or_checkpoint_error(workspace), replacing_folder(workspace.checkpoint) as folder:
+        write_checkpoint(folder, weights, card, resume)
+
+
+@contextmanager
+def _or_checkpoint_error(workspace: Workspace) -> Iterator[None]:
     """Raises CheckpointError where the disk is full, or fails; the checkpoint that was there stays."""
     try:
-        with replacing_folder(workspace.checkpoint) as folder:
-            write_checkpoint(folder, weights, card, resume)
+        yield
     except (OSError, RuntimeError, SafetensorError) as error:  # RuntimeError: torch.save's, whatever went wrong
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
@@ -80,19 +133,21 @@ class MetricsLog:
     def __init__(self, path: Path | None, state: dict[str, Any] | None, events: Path | None = None) -> None:
         self.path, self.records = path, 0
         self.started = time.monotonic() - (state["seconds"] if state else 0.0)
-        self.board = _board(events) if events and path else None
+        self.board = _board(events, state["visits"] if state else None) if events and path else None
+        self.visits = state["visits"] if state else 0
         if path is not None:
             kept = path.read_text(encoding="utf-8").splitlines()[: state["records"]] if state and path.is_file() else []
             write_text(path, "".join(line + "\n" for line in kept))
             self.records = len(kept)
 
     def state(self) -> dict[str, Any]:
-        return {"records": self.records, "seconds": time.monotonic() - self.started}
+        return {"records": self.records, "visits": self.visits, "seconds": time.monotonic() - self.started}
 
-    def add(self, visits: float, record: dict[str, Any]) -> None:
+    def add(self, visits: int, record: dict[str, Any]) -> None:
         """A record after so many image visits."""
         if self.path is None:
             return
+        self.visits = visits
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({**record, "seconds": round(time.monotonic() - self.started, 3)}) + "\n")
@@ -101,21 +156,27 @@ class MetricsLog:
         self.records += 1
         if self.board is not None:
             for name in CURVES & record.keys():
-                self.board.add_scalar(name, record[name], round(visits))
+                self.board.add_scalar(name, record[name], visits)
 
     def close(self) -> None:
         if self.board:
             self.board.close()
 
 
-def _board(folder: Path) -> Any:
-    """torch's own writer of TensorBoard event files; raises where the package is missing."""
-    from toolkit.errors import ToolkitError
+def _board(folder: Path, visits: int | None) -> Any:
+    """torch's own writer of TensorBoard event files. A new run begins new ones; a resumed one takes back what came after `visits`.
 
+    Raises ToolkitError where the package is missing, or nothing can be written.
+    """
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ToolkitError(
             f"--tensorboard needs the package tensorboard ({error}): pip install 'apple-deployment-toolkit[tensorboard]'"
         ) from error
-    return SummaryWriter(str(folder))
+    try:
+        if visits is None and folder.exists():
+            shutil.rmtree(folder)
+        return SummaryWriter(str(folder), purge_step=None if visits is None else visits + 1)
+    except OSError as error:
+        raise ToolkitError(f"cannot write event files in {folder}: {error.strerror}. Train without --tensorboard, or make room") from error

@@ -1,7 +1,8 @@
 """The training loop: reads from top to bottom, and can stop and go on at any step.
 
-Every random draw depends on (seed, epoch, step) alone, so that a run that was interrupted and resumed takes the very
-steps of one that was not. The whole data set lies on the device as uint8; there is no loader.
+Every random draw depends on (seed, epoch) and the place in the epoch alone, so that a run that was interrupted and resumed takes
+the very steps of one that was not. The whole data set lies on the device as uint8, and so do an epoch's draws: there is no loader,
+and no step waits for the device.
 """
 
 import random
@@ -13,13 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from toolkit.data.augment import Augmentation, augment
+from toolkit.data.augment import Augmentation, augment, draw
 from toolkit.devices import Backend
 from toolkit.recipe import Train
 from toolkit.training.distributed import Ranks, share_batch_norm
-from toolkit.training.schedule import averaged, make_optimizer
+from toolkit.training.schedule import Average, make_optimizer
 
 LOG_STEPS = 20  # reading a figure waits for the device, so not at every step
+STOP_STEPS = 4  # several processes ask each other this often whether one was told to stop, and wait for the answer
 
 
 @dataclass(frozen=True)
@@ -52,16 +54,16 @@ class Run:
         self.steps = steps_per_epoch(len(images), plan.batch_size, self.ranks.size)  # in an epoch
         self.total_steps = max(1, round(plan.epochs * self.steps))
         self.bf16 = plan.autocast == "bf16" or (plan.autocast == "auto" and backend.has_bf16())
-        self.layout = torch.channels_last if backend.channels_last(plan.channels_last, self.bf16) else torch.contiguous_format
+        self.layout = torch.channels_last if backend.channels_last(plan.channels_last) else torch.contiguous_format
         self.model = model.to(memory_format=self.layout)  # type: ignore[call-overload]
-        self.average = averaged(self.model, plan.ema)
+        self.average = Average(self.model, plan.ema) if plan.ema else None
         if self.ranks.size > 1:
             self.model = share_batch_norm(self.model, backend)
         self.shared = self.ranks.wrap(self.model)
         self.optimizer, self.schedule = make_optimizer(self.model, plan, self.total_steps)
         self.epoch = self.step = 0
         self.stopping = False
-        self.totals = torch.zeros(3, device=images.device)  # loss sum, correct, images seen this epoch
+        self.totals = torch.zeros(2, device=images.device)  # of this epoch: sum of the loss, how many were right
 
     @property
     def result(self) -> nn.Module:
@@ -73,7 +75,26 @@ class Run:
 
     @property
     def epochs_done(self) -> float:
-        return float(self.plan.epochs) if self.done else self.epoch + self.step / self.steps
+        return self.epoch + self.step / self.steps
+
+    @property
+    def seen(self) -> int:
+        """Images of this epoch."""
+        return min(self.step * self.plan.batch_size, len(self.images))
+
+    @property
+    def visits(self) -> int:
+        """Images since the beginning, each as often as it was seen."""
+        return self.epoch * min(self.steps * self.plan.batch_size, len(self.images)) + self.seen
+
+    @property
+    def setting(self) -> dict[str, str]:
+        """What the arithmetic depends on beside the recipe: on a CPU, a run that goes on in the same one goes on bit for bit."""
+        return {
+            "device": self.backend.id, "precision": "bf16 autocast" if self.bf16 else "fp32",
+            "layout": "channels_last" if self.layout is torch.channels_last else "contiguous",
+            "threads": str(torch.get_num_threads()), "processes": str(self.ranks.size),
+        }  # fmt: skip
 
     def state(self) -> dict[str, Any]:
         """All that is needed to go on, beside the weights of `result`."""
@@ -81,7 +102,7 @@ class Run:
             "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
             "epoch": self.epoch, "step": self.step, "totals": self.totals.cpu(),
             "model": self.model.state_dict() if self.average else {},
-            "updates": int(self.average.n_averaged) if self.average else 0,
+            "updates": self.average.updates if self.average else 0,
         }  # fmt: skip
 
     def go_on_from(self, state: dict[str, Any]) -> None:
@@ -93,60 +114,61 @@ class Run:
             self.totals = state["totals"].to(self.images.device)
         if self.average:
             self.model.load_state_dict(state["model"])
-            self.average.n_averaged.fill_(state["updates"])
+            self.average.updates = state["updates"]
 
     def figures(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Figures]:
         """Takes the steps. Yields at the first, then every LOG_STEPS, and at every epoch's end; once `stop()`, a last time."""
         self.model.train()
-        order = self._order()
+        drawn = self.draw()
         while not self.done:
-            loss, correct, seen, lr = self._take_step(order)
-            self.totals += torch.stack([loss, correct, seen])
-            self.step += 1
-            ended, self.stopping = self.step == self.steps, self.ranks.any(stop())
+            lr = self.take_step(*drawn)
+            ended = self.step == self.steps
+            self.stopping = self._asked(stop, ended)
             if self.step % LOG_STEPS == 0 or (self.epoch, self.step) == (0, 1) or ended or self.stopping or self.done:
-                totals = self.ranks.sum(self.totals)
-                loss_sum, right, images = totals.tolist()  # waits for the device
-                figures = Figures(self.epoch, self.step, int(images), loss_sum / images, right / images, lr, ended)
+                totals, images = self.ranks.sum(self.totals), self.seen
+                loss_sum, right = totals.tolist()  # waits for the device
+                figures = Figures(self.epoch, self.step, images, loss_sum / images, right / images, lr, ended)
                 self.totals = totals if self.ranks.leads and not ended else torch.zeros_like(totals)  # what is summed, one rank keeps
                 if ended:
                     self.epoch, self.step = self.epoch + 1, 0
-                    order = self._order()
+                    drawn = self.draw()
                 yield figures
                 if self.stopping:
                     return
 
-    def _order(self) -> Tensor:
-        """The images' order in this epoch, the same on every device."""
-        return torch.randperm(len(self.images), generator=_generator(self.plan.seed, self.epoch, -1)).to(self.images.device)
+    def _asked(self, stop: Callable[[], bool], ended: bool) -> bool:
+        return self.ranks.any(stop()) if self.ranks.size == 1 or ended or self.step % STOP_STEPS == 0 else False
 
-    def _take_step(self, order: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
-        """One batch forward, backward, and into the weights. Loss sum, how many were right, how many there were, learning rate."""
-        plan = self.plan
-        chosen = order[self.step * plan.batch_size : (self.step + 1) * plan.batch_size]  # (B,), the whole batch on every rank
-        batch = self.ranks.share(augment(self.images[chosen], _generator(plan.seed, self.epoch, self.step), self._augmentation()))
+    def draw(self) -> tuple[Tensor, Tensor]:
+        """Of this epoch, the same on every device: the images' order (N,), and what their augmentation takes (N, DRAWS), place by place."""
+        seed = random.Random(f"{self.plan.seed}/{self.epoch}").getrandbits(63)  # spreads neighbouring seeds far apart
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(self.images), generator=generator)
+        return order.to(self.images.device), draw(len(order), generator).to(self.images.device)
+
+    def take_step(self, order: Tensor, draws: Tensor) -> float:
+        """One batch forward, backward, and into the weights. Returns the learning rate; loss and hits go into the totals."""
+        plan, places = self.plan, slice(self.step * self.plan.batch_size, (self.step + 1) * self.plan.batch_size)
+        chosen = self.ranks.share(order[places])  # (B / ranks,)
+        batch = augment(self.images[chosen], self.ranks.share(draws[places]), self._augmentation())
         batch = batch.float().contiguous(memory_format=self.layout)  # (B / ranks, C, H, W), 0..255
-        target = self.ranks.share(self.labels[chosen])
+        target = self.labels[chosen]
         with self.backend.autocast(self.bf16):
             logits = self.shared(batch).float()  # (B / ranks, classes)
             loss = functional.cross_entropy(logits, target, label_smoothing=plan.label_smoothing, reduction="sum")
         self.optimizer.zero_grad(set_to_none=True)
-        (loss * (self.ranks.size / len(chosen))).backward()  # the mean over the batch: gradients are averaged over the ranks
+        (loss * (self.ranks.size / len(order[places]))).backward()  # the mean over the batch: gradients are averaged over the ranks
         lr = self.optimizer.param_groups[0]["lr"]  # of this step: afterwards it is the next one's
         self.optimizer.step()
         self.schedule.step()
         if self.average:
-            self.average.update_parameters(self.model)
-        correct = (logits.argmax(1) == target).sum()
-        return loss.detach(), correct.float(), correct.new_tensor(len(target)).float(), lr
+            self.average.update(self.model)
+        self.totals += torch.stack([loss.detach(), (logits.argmax(1) == target).sum().float()])
+        self.step += 1
+        return float(lr)
 
     def _augmentation(self) -> Augmentation:
         plan, at = self.plan, self.epoch * self.steps + self.step
         if at >= (1 - plan.plain_end) * self.total_steps:
             return Augmentation()
         return Augmentation(plan.shift, plan.rotate, plan.scale, plan.shear, plan.flip)
-
-
-def _generator(seed: int, epoch: int, step: int) -> torch.Generator:
-    """A CPU generator that depends on nothing else; random.Random spreads neighbouring seeds far apart."""
-    return torch.Generator().manual_seed(random.Random(f"{seed}/{epoch}/{step}").getrandbits(63))
