@@ -4,7 +4,7 @@
 
 toolkit: `toolkit train resnet18-mnist --epochs 0.15`, to its end, some seeds. plain: benchmarks/plain_training.py, until it is there
 for the first time; it is looked at every LOOK images, at no cost in its time. Both on the same machine, one after the other, by the
-whole test set. Ends with 1 where a seed misses the bar.
+whole test set. Ends with 1 where a seed misses the bar, or takes more than MOST images for it.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from toolkit.workspace import Workspace
 RESULTS = Path(__file__).parent / "results"
 MODEL = "resnet18-mnist"
 BAR = 0.9821
+MOST = 10_000
 LOOK = 6400
 LIMIT = 600_000  # what the reference experiment took
 
@@ -78,7 +79,7 @@ def main() -> int:
         "|---|---|---|---|---|---|",
         *(f"| {run.arm} | {run.seed} | {run.visits:,} | {run.seconds:.0f} | {run.correct / 100:.2f} % | "
           f"{other.seconds / run.seconds:.1f} × |" for run in (*runs, other)), "",
-        f"plain was looked at every {LOOK:,} images and stopped as soon as it was there; toolkit ran its schedule to the end.",
+        f"plain was looked at every {LOOK:,} images and stopped once it was there, or after {LIMIT:,}; toolkit ran to its end.",
     ]  # fmt: skip
     text = "\n".join(lines) + "\n"
     print(text)
@@ -86,7 +87,7 @@ def main() -> int:
         RESULTS.joinpath("training-samples.md").write_text(text, encoding="utf-8")
         kept = {"runs": [asdict(run) for run in (*runs, other)], "environment": describe()}
         RESULTS.joinpath("training-samples.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-    return 0 if all(run.correct >= BAR * 10_000 and run.visits <= 10_000 for run in runs) else 1
+    return 0 if all(run.correct >= BAR * 10_000 and run.visits <= MOST for run in runs) else 1
 
 
 if __name__ == "__main__":

@@ -42,10 +42,11 @@ def ours() -> Iterator[int]:
     torch.manual_seed(0)
     run = Run(build(recipe, 10), data.train_images, data.train_labels, recipe.train, devices.choose("cpu")[0])
     run.model.train()
-    drawn = run.draw()
-    while run.step < run.steps:
-        run.take_step(*drawn)
-        yield recipe.train.batch_size
+    while True:
+        drawn, run.step = run.draw(), 0
+        while run.step < run.steps:
+            run.take_step(*drawn)
+            yield recipe.train.batch_size
 
 
 def roofline(batch: int) -> Iterator[int]:

@@ -5,6 +5,7 @@ command works from any folder; what is trained is then written under `./models/<
 """
 
 import contextlib
+import fcntl
 import os
 import shutil
 import tempfile
@@ -111,13 +112,46 @@ def replacing_folder(target: Path) -> Iterator[Path]:
 
 def _onto_the_disk(folder: Path) -> None:
     """All of it, before it takes the place of what is there: a power cut must not leave the new name with nothing behind it."""
-    for path in [*folder.rglob("*"), folder]:
-        with contextlib.suppress(PermissionError):  # a folder that may not be read is not ours to write through
-            number = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(number)
-            finally:
-                os.close(number)
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            _settle(path)
+    for path in [*folder.rglob("*/"), folder]:
+        with contextlib.suppress(OSError):  # not every file system can do that with a folder
+            _settle(path)
+
+
+def _settle(path: Path) -> None:
+    number = os.open(path, os.O_RDONLY)
+    try:
+        _sync(number)
+    finally:
+        os.close(number)
+
+
+def _sync(number: int) -> None:
+    """fsync; on macOS that leaves all in the drive's cache, and F_FULLFSYNC does not."""
+    os.fsync(number)
+    if hasattr(fcntl, "F_FULLFSYNC"):
+        with contextlib.suppress(OSError):  # not every file system can
+            fcntl.fcntl(number, fcntl.F_FULLFSYNC)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """One run at a time writes into a folder, which is made where it is missing. Raises ToolkitError while another one does."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        number = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    try:
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it however the process ends
+        except BlockingIOError as error:
+            raise ToolkitError(f"another run is training into {folder}. Wait for it, stop it, or name another folder") from error
+        yield
+    finally:
+        os.close(number)
 
 
 def recover(target: Path) -> None:
@@ -129,7 +163,10 @@ def recover(target: Path) -> None:
     left = sorted(target.parent.glob(f".{target.name}.*"))
     for old in [path for path in left if path.name.endswith(".old")]:
         if not target.exists():
-            old.rename(target)
+            try:
+                old.rename(target)
+            except OSError as error:
+                raise _unwritable(target, error) from error
     for path in left:
         shutil.rmtree(path, ignore_errors=True)
 
@@ -142,7 +179,7 @@ def write_text(target: Path, text: str) -> None:
             try:
                 file.write(text)
                 file.flush()
-                os.fsync(file.fileno())
+                _sync(file.fileno())
                 Path(file.name).chmod(0o644)
                 Path(file.name).replace(target)
             except BaseException:

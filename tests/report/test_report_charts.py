@@ -69,14 +69,14 @@ RECORDS = [
 
 
 def test_steps_count_on_over_epochs_and_tests_lie_at_their_ends():
-    series = curves(RECORDS, {"test_accuracy": 0.95})
+    series = curves(RECORDS, {"test_accuracy": 0.95}, 2.0)
     assert series.steps == [50, 80, 130, 160]
     assert (series.judge, series.judged_steps, series.judged_epochs, series.judged_accuracy) == ("test", [80, 160], [1, 2], [0.7, 0.95])
 
 
 def test_a_run_that_is_judged_by_held_out_images_has_the_curve_of_those():
     records = [*RECORDS[:2], {"epoch": 0, "held_out_accuracy": 0.6}, *RECORDS[3:]]
-    series = curves(records, {"test_accuracy": 0.95, "held_out_accuracy": 0.9})
+    series = curves(records, {"test_accuracy": 0.95, "held_out_accuracy": 0.9}, 2.0)
     assert (series.judge, series.judged_epochs, series.judged_accuracy) == ("held-out", [1, 2], [0.6, 0.9])
     _, accuracy = training_charts(series)
     assert accuracy.caption == "Train and held-out accuracy"
@@ -85,15 +85,15 @@ def test_a_run_that_is_judged_by_held_out_images_has_the_curve_of_those():
 
 
 def test_an_unfinished_run_has_no_last_test():
-    assert curves(RECORDS, {}).judged_accuracy == [0.7]
+    assert curves(RECORDS, {}, 1.5).judged_accuracy == [0.7]
 
 
 def test_the_words_of_the_curves_say_where_they_begin_and_end():
-    loss, accuracy = training_charts(curves(RECORDS, {"test_accuracy": 0.95}))
+    loss, accuracy = training_charts(curves(RECORDS, {"test_accuracy": 0.95}, 2.0))
     assert loss.alt == "Train loss over 160 steps, from 2 to 0.4."
     assert accuracy.alt == "Train accuracy over 160 steps, from 30.00 % to 90.00 %. Test accuracy ends at 95.00 %."
     assert {"train", "test", "accuracy (%)", "step"} <= set(texts(accuracy.svg))
 
 
 def test_tests_without_steps_make_no_chart():
-    assert training_charts(curves(RECORDS[2:3], {})) == []
+    assert training_charts(curves(RECORDS[2:3], {}, 1.0)) == []

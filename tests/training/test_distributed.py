@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -14,7 +15,7 @@ import torch
 from toolkit.checkpoint import Checkpoint
 from toolkit.devices import BACKENDS
 from toolkit.errors import DeviceError
-from toolkit.training.distributed import Ranks, joined, launched
+from toolkit.training.distributed import LostRank, Ranks, _importance, joined, launched
 from toolkit.training.loop import steps_per_epoch
 
 FLAGS = (
@@ -77,7 +78,7 @@ def test_mps_cannot_be_shared(monkeypatch):
 
 
 def test_two_processes_take_the_steps_of_one(fresh, tmp_path):
-    """Batch-norm and all: the losses agree within 1e-3, and so do the weights; one file is written, by one process."""
+    """Batch-norm and all: the losses agree within 1e-3, weights and statistics within 5e-3; one file is written, by one process."""
     alone = toolkit(fresh, "--json")
     assert alone.returncode == 0, alone.stderr
     one, first = losses(fresh), Checkpoint.open(fresh.checkpoint)
@@ -125,7 +126,7 @@ def test_a_process_that_dies_ends_the_job_with_one_message_and_the_run_can_go_on
 
 def test_a_run_of_two_goes_on_and_ends(fresh):
     """Stopped by the wall clock's whim, taken up by two, and as good as one that was never stopped."""
-    flags = ("--nproc", "2", "--epochs", "4", "--save-minutes", "0")
+    flags = ("--nproc", "2", "--epochs", "12", "--save-minutes", "0")
     command = [sys.executable, "-m", "toolkit", "train", f"{fresh.folder}{os.sep}", *FLAGS, *flags]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
@@ -139,10 +140,11 @@ def test_a_run_of_two_goes_on_and_ends(fresh):
     assert not Checkpoint.open(fresh.checkpoint).card.finished
     again = toolkit(fresh, *flags, "--resume")
     assert again.returncode == 0, again.stderr
+    assert "first step" not in again.stderr  # it went on, and did not begin anew
     found = losses(fresh)
-    alone = toolkit(fresh, "--epochs", "4")
+    alone = toolkit(fresh, "--epochs", "12")
     assert alone.returncode == 0, alone.stderr
-    assert found[-1] == pytest.approx(losses(fresh)[-1], abs=2e-3)
+    assert found[-1] == pytest.approx(losses(fresh)[-1], abs=1e-2)
 
 
 def test_two_seeds_of_two_processes(fresh):
@@ -159,6 +161,34 @@ def test_a_missing_goal_of_two_processes_is_exit_code_1(fresh):
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     assert "toolkit: " not in done.stderr
+    assert "FAILED" in done.stdout
+    assert "held_out_accuracy" in Checkpoint.open(fresh.checkpoint).card.metrics
+
+
+@pytest.mark.parametrize(("failures", "cause"), [
+    ({0: (1, "lost", 5), 1: (-9, None, 6)}, 1),  # one that lost the others is no cause
+    ({0: (-15, None, 5), 1: (2, "said", 6)}, 1),  # nor one that was stopped because of them
+    ({0: (1, None, 6), 1: (1, None, 5)}, 1),  # the earliest
+])  # fmt: skip
+def test_the_cause_is_named_and_not_what_followed_from_it(failures, cause):
+    def failure(exitcode, said, timestamp):
+        message = {"message": said, "lost": said == "lost"} if said else "no reply"
+        return SimpleNamespace(exitcode=exitcode, error_file_data={"message": message}, timestamp=timestamp)
+
+    found = {rank: failure(*each) for rank, each in failures.items()}
+    assert min(found, key=lambda rank: _importance(found[rank])) == cause
+
+
+def test_a_rank_that_lost_the_others_says_so_and_any_other_error_stays(monkeypatch):
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "1"), ("MASTER_ADDR", "127.0.0.1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda _: None)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    with pytest.raises(LostRank, match="rank 1 lost the others"), joined(BACKENDS["cpu"]):
+        raise RuntimeError("[.../gloo/transport/tcp/pair.cc:553] Connection closed by peer")
+    with pytest.raises(RuntimeError, match="shapes"), joined(BACKENDS["cpu"]):
+        raise RuntimeError("shapes do not fit")
 
 
 def test_ctrl_c_reaches_all_processes_and_saves(fresh):

@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from toolkit.checkpoint import CARD, RESUME, WEIGHTS, Checkpoint
-from toolkit.errors import CheckpointError
+from toolkit.errors import CheckpointError, ToolkitError
 from toolkit.networks import from_checkpoint
 from toolkit.training import keep
+from toolkit.workspace import alone_in
 
 
 def records(workspace):
@@ -52,14 +53,14 @@ def test_resumed_equals_uninterrupted_bit_for_bit(fresh, short, weights_of, inte
     assert len(stopped_at) <= 1  # one more only for the stop
 
 
-@pytest.mark.parametrize("steps", [33, 40, 41])  # on the way; at a look; at an epoch's end
+@pytest.mark.parametrize("steps", [33, 40, 42])  # on the way; at a look; at an epoch's end
 def test_a_goal_is_reached_after_the_same_images_wherever_the_run_was_interrupted(
     fresh, short, weights_of, interrupt_after, monkeypatch, steps
 ):
     overrides = ("train.subset=1437", "train.batch_size=32", "train.epochs=30", "train.lr=0.1", "train.until_accuracy=0.9")
     whole = short(fresh, *overrides)
     weights = weights_of(fresh)
-    assert whole.metrics["image_visits"] > 41 * 32
+    assert whole.metrics["image_visits"] > 1318  # 42 steps
     interrupt_after(steps)
     assert not short(fresh, *overrides).finished
     monkeypatch.undo()
@@ -137,11 +138,20 @@ def test_an_unfinished_run_is_not_written_over_unasked(fresh, short, interrupt_a
     short(fresh)
     monkeypatch.undo()
     before = weights_of(fresh)
-    with pytest.raises(CheckpointError, match=r"an unfinished run lies in .*, 1.5 of 3 epochs long\. --resume goes on .* --restart"):
+    with pytest.raises(
+        CheckpointError, match=r"an unfinished run lies in .*, 1.5 of 3 epochs long\. `toolkit train --resume` goes on .* --restart"
+    ):
         short(fresh)
     assert all(torch.equal(before[name], tensor) for name, tensor in weights_of(fresh).items())
     assert short(fresh, restart=True).finished
     assert short(fresh).finished  # a finished one is only made again
+
+
+def test_two_runs_do_not_write_into_one_folder(fresh, short):
+    """The second would take the first one's half-written checkpoint for what a killed run left."""
+    with alone_in(fresh.folder), pytest.raises(ToolkitError, match=r"another run is training into .*tiny\. Wait for it"):
+        short(fresh)
+    assert short(fresh).finished
 
 
 def test_going_on_elsewhere_is_said(fresh, short, interrupt_after, monkeypatch, capsys):
@@ -155,7 +165,7 @@ def test_going_on_elsewhere_is_said(fresh, short, interrupt_after, monkeypatch, 
     assert f"begun with threads 64, going on with threads {threads}: close to an undisturbed run" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("fault", ["missing", "shape", "kind"])
+@pytest.mark.parametrize("fault", ["missing", "shape", "kind", "steps"])
 def test_training_state_of_another_toolkit_or_model_is_one_message(fresh, short, interrupt_after, monkeypatch, fault):
     interrupt_after(6)
     short(fresh, "train.ema=0.9")
@@ -166,6 +176,8 @@ def test_training_state_of_another_toolkit_or_model_is_one_message(fresh, short,
         del state["looked_at"]
     elif fault == "shape":
         state["model"] = {name: tensor[:1] for name, tensor in state["model"].items() if tensor.ndim}
+    elif fault == "steps":
+        state["steps"] = 5
     else:
         state["optimizer"] = 7
     torch.save(state, path)

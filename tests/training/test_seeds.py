@@ -1,12 +1,14 @@
 """Several seeds: runs of their own, their mean and spread, and no choosing among them."""
 
 import json
+import shutil
 import statistics
 
 import pytest
 import torch
 
 from toolkit.checkpoint import Checkpoint
+from toolkit.errors import CheckpointError
 from toolkit.recipe import Recipe
 from toolkit.training import train_seeds
 from toolkit.workspace import Workspace
@@ -46,6 +48,33 @@ def test_with_resume_finished_seeds_are_kept_and_the_rest_is_trained(fresh, monk
     assert list(result.runs) == ["5", "6", "7"]
     assert capsys.readouterr().err.count("had already finished") == 2
     assert {seed: (fresh.folder / f"seeds/{seed}/checkpoint/model.safetensors").stat().st_mtime_ns for seed in (5, 6)} == stamps
+
+
+def test_a_series_does_not_write_over_an_unfinished_run(fresh, short, interrupt_after, monkeypatch):
+    """Neither over the model's own nor over one of its seeds, and it says so before it trains anything."""
+    interrupt_after(2)
+    short(fresh)
+    monkeypatch.undo()
+    for resume in (False, True):
+        with pytest.raises(CheckpointError, match="an unfinished run lies in"):
+            train_seeds(fresh, Recipe.read(fresh.recipe, SHORT), 2, device="cpu", resume=resume)
+    assert not (fresh.folder / "seeds").exists()
+    interrupt_after(6)
+    train_seeds(fresh, Recipe.read(fresh.recipe, SHORT), 2, device="cpu", restart=True)
+    monkeypatch.undo()
+    shutil.rmtree(fresh.checkpoint)
+    finished = (fresh.folder / "seeds/5/checkpoint/model.safetensors").stat().st_mtime_ns
+    with pytest.raises(CheckpointError, match="seeds/6/checkpoint"):
+        train_seeds(fresh, Recipe.read(fresh.recipe, SHORT), 2, device="cpu")
+    assert (fresh.folder / "seeds/5/checkpoint/model.safetensors").stat().st_mtime_ns == finished
+    assert train_seeds(fresh, Recipe.read(fresh.recipe, SHORT), 2, device="cpu", resume=True).finished
+
+
+def test_a_stop_in_the_last_step_of_a_seed_ends_the_series(fresh, interrupt_after):
+    interrupt_after(4)  # four steps a run
+    result = train_seeds(fresh, Recipe.read(fresh.recipe, SHORT), 3, device="cpu")
+    assert (result.finished, list(result.runs)) == (False, ["5"])
+    assert not (fresh.folder / "seeds/6").exists()
 
 
 def test_an_interrupted_series_says_so_and_keeps_what_was_finished(fresh, interrupt_after):

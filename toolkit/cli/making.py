@@ -59,8 +59,9 @@ def train(
         "tensorboard": tensorboard,
     }  # fmt: skip
     result = training.train_seeds(workspace, recipe, seeds, **options) if seeds else training.train(workspace, recipe, **options)
-    if training.leads():
-        terminal.show(result, json)
+    if not training.leads():  # the launcher ends them all at the first code that is not 0, and the first process is still writing
+        raise typer.Exit(errors.DONE)
+    terminal.show(result, json)
     raise typer.Exit(errors.INTERRUPTED if not result.finished else training.goal_missed() if result.missed else errors.DONE)
 
 

@@ -133,14 +133,14 @@ def _png(image: Any) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def curves(records: Sequence[dict[str, Any]], final: Mapping[str, float]) -> Curves:
-    """`final`: the figures of the finished checkpoint, which stand in for a look after the last epoch; empty while there is none."""
+def curves(records: Sequence[dict[str, Any]], final: Mapping[str, float], epochs: float) -> Curves:
+    """`final`: the figures of the finished checkpoint, after so many `epochs`: the last look. Empty while there is none."""
     steps = [record for record in records if "loss" in record]
     key = next((key for key in JUDGED if key in final or any(key in record for record in records)), JUDGED[-1])
     of_epoch = max((record["step"] for record in steps), default=1.0)  # `step` counts within the epoch
     ends = [(record["epoch"] + 1, record[key]) for record in records if key in record]
     if key in final and steps:
-        ends.append((steps[-1]["epoch"] + 1, final[key]))
+        ends.append((epochs, final[key]))
     return Curves(
         steps=[record["epoch"] * of_epoch + record["step"] for record in steps],
         loss=[record["loss"] for record in steps],

@@ -152,7 +152,7 @@ def _training(sources: Sources) -> Section:
     if isinstance(sources.records, Missing):
         return Section("training", "Training", missing=sources.records.why)
     card = sources.checkpoint.card
-    series = curves(sources.records, card.metrics if card.finished else {})
+    series = curves(sources.records, card.metrics if card.finished else {}, card.epochs_done)
     columns = ("epoch*", f"{series.judge} accuracy (%)*")
     rows = [(f"{epoch:g}", tables.percent(share)) for epoch, share in zip(series.judged_epochs, series.judged_accuracy, strict=True)]
     note = "Train loss and accuracy are running means over the epoch so far, so they start anew with each epoch."

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -44,7 +45,7 @@ def launched() -> bool:
 
 def leads() -> bool:
     """Is this the process that speaks and writes?"""
-    return int(os.environ.get("RANK", "0")) == 0
+    return not launched() or int(os.environ["RANK"]) == 0
 
 
 @dataclass(frozen=True)
@@ -105,15 +106,16 @@ def joined(backend: devices.Backend) -> Iterator[Ranks]:
         if local >= there:
             raise DeviceError(f"{local + 1} or more processes were asked for, and there are {there} CUDA devices. Use --nproc {there}")
         torch.cuda.set_device(local)
-    distributed.init_process_group("nccl" if backend.id == "cuda" else "gloo")
     try:
+        distributed.init_process_group("nccl" if backend.id == "cuda" else "gloo")
         yield Ranks(distributed.get_rank(), distributed.get_world_size())
     except RuntimeError as error:  # of gloo a plain one, of nccl a DistBackendError
-        if isinstance(error, distributed.DistError) or "gloo" in str(error):
-            raise LostRank(f"rank {distributed.get_rank()} lost the others: {str(error).splitlines()[0]}") from error
+        if isinstance(error, distributed.DistError) or "gloo" in str(error).lower():
+            raise LostRank(f"rank {os.environ['RANK']} lost the others: {str(error).splitlines()[0]}") from error
         raise
     finally:
-        distributed.destroy_process_group()
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
 
 
 class _Sum(torch.autograd.Function):
@@ -176,20 +178,27 @@ def launch(count: int, arguments: Sequence[str]) -> None:
     Raises ToolkitError with what the first one that failed has to say, or how it died; KeyboardInterrupt where they were told to
     stop; SystemExit where a goal was missed.
     """
-    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    before = dict(os.environ)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))  # else each takes every core
-    os.environ[OURS] = "1"
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "300")  # seconds to finish a step and save; then SIGKILL
+    os.environ.update({OURS: "1", "PYTHONPATH": os.pathsep.join(sys.path)})  # with -P: they import what we import
+    scratch = tempfile.TemporaryDirectory()
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=count, rdzv_backend="c10d", rdzv_endpoint="localhost:0", run_id=str(os.getpid()),
-        max_restarts=0, monitor_interval=0.2, local_addr="127.0.0.1",
+        max_restarts=0, monitor_interval=0.2, local_addr="127.0.0.1", logs_specs=DefaultLogsSpecs(log_dir=scratch.name),
     )  # fmt: skip
     logging.disable(logging.ERROR)  # it tells the same in many lines
     try:
         elastic_launch(config, sys.executable)("-P", "-m", "toolkit", *arguments)
     except SignalException as stopped:
+        for path in Path(scratch.name).rglob("error.json"):  # the launcher does not look there when it was told to stop
+            said = json.loads(path.read_text(encoding="utf-8"))["message"]
+            if isinstance(said, dict) and not said.get("lost"):
+                raise ToolkitError(said["message"]) from stopped
         raise KeyboardInterrupt from stopped
     except ChildFailedError as failed:
         rank, failure = min(failed.failures.items(), key=lambda each: _importance(each[1]))
@@ -205,7 +214,9 @@ def launch(count: int, arguments: Sequence[str]) -> None:
         )) from failed  # fmt: skip
     finally:
         logging.disable(logging.NOTSET)
-        del os.environ[OURS]
+        scratch.cleanup()
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _importance(failure: "ProcessFailure") -> tuple[bool, bool, int]:
@@ -229,5 +240,10 @@ def report(error: ToolkitError) -> bool:
     if OURS not in os.environ or ERROR_FILE not in os.environ:
         return False
     said = {"message": str(error), "lost": isinstance(error, LostRank), "extraInfo": {"timestamp": str(int(time.time()))}}
-    Path(os.environ[ERROR_FILE]).write_text(json.dumps({"message": said}), encoding="utf-8")
+    target = Path(os.environ[ERROR_FILE])
+    try:
+        target.with_suffix(".new").write_text(json.dumps({"message": said}), encoding="utf-8")
+        target.with_suffix(".new").replace(target)  # the launcher fails on half a file
+    except OSError:
+        return False
     return True

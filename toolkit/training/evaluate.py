@@ -54,6 +54,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     was_training = model.training
     model.eval()
     try:
-        yield
+        with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):  # a GPU's fp32 convolutions are none
+            yield
     finally:
         model.train(was_training)

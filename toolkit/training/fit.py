@@ -27,7 +27,7 @@ from toolkit.training.evaluate import count_correct, reaches
 from toolkit.training.keep import MetricsLog
 from toolkit.training.loop import LOG_STEPS, Figures, Run
 from toolkit.training.selftest import check_gradients
-from toolkit.workspace import Workspace, recover
+from toolkit.workspace import Workspace, alone_in, recover
 
 SAVE_MINUTES = 10.0  # within an epoch; a checkpoint is written at every epoch's end anyway
 LOOK_IMAGES = 1000  # visits between two looks whether the accuracy that was asked for is reached
@@ -93,6 +93,7 @@ class Training:
         self.seconds: dict[str, float] = defaultdict(float)
         self.metrics: dict[str, float] = {}  # as the loop last read them
         self.looked_at = 0  # image visits at the last look whether the goal is reached
+        self.stopped = False  # told to while its last step, look or save was under way: it is finished all the same
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -104,15 +105,19 @@ class Training:
             self.seconds[name] += time.monotonic() - started - (sum(self.seconds.values()) - before)
 
     def end(self) -> TrainResult:
+        with self.phase("data"):
+            data = self._data()
+        split = _split(data, self.recipe.train)
+        with alone_in(self.workspace.folder) if self.ranks.leads else nullcontext():
+            return self._end(data, split)
+
+    def _end(self, data: Dataset, split: "_Split") -> TrainResult:
         if self.ranks.leads:
             recover(self.workspace.checkpoint)
         self.ranks.wait()
         previous = keep.to_resume(self.workspace, self.recipe) if self.resume else None
         if not (self.resume or self.restart):
             keep.refuse_to_lose(self.workspace)
-        with self.phase("data"):
-            data = self._data()
-        split = _split(data, self.recipe.train)
         if previous is not None and previous.card.finished:
             say(f"training had already finished; nothing to resume in {self.workspace.checkpoint}")
         elif not self._fit(data, split, previous):
@@ -173,10 +178,11 @@ class Training:
                 if self._between_steps(run, split, log):
                     break
             self._save(data, run, None)
+            self.stopped = self.ranks.any(stop())
         return True
 
     def _progress(self, run: Run) -> AbstractContextManager[Callable[..., None]]:
-        return progress("train", round(run.total_steps / run.steps * len(run.images)), done=run.visits)
+        return progress("train", run.all_visits, done=run.visits)
 
     def _between_steps(self, run: Run, split: "_Split", log: MetricsLog) -> bool:
         """What depends on how far the run has come, and on nothing else: a resumed run does it too. True: it is over."""
@@ -212,17 +218,18 @@ class Training:
         self.ranks.wait()  # until the file is there
         checkpoint = Checkpoint.open(self.workspace.checkpoint)
         sets = {"test": (data.test_images, data.test_labels), split.judge: (split.judged, split.judged_labels)}
+        keys = {name: name.replace("-", "_") for name in sets}
+        missing = [name for name, key in keys.items() if f"{key}_accuracy" not in checkpoint.card.metrics]
+        if not missing:
+            return checkpoint.card.metrics
         model, cpu = from_checkpoint(checkpoint), devices.BACKENDS["cpu"]
         found: dict[str, float] = {}
-        for name, (images, labels) in sets.items():
-            key = name.replace("-", "_")
-            if f"{key}_accuracy" in checkpoint.card.metrics:
-                continue
+        for name in missing:
+            images, labels = sets[name]
             with self.phase("evaluation"):
                 correct = count_correct(model, images, labels, cpu, f"{name}, from the saved file", self.ranks)
-            found |= {f"{key}_correct": correct, f"{key}_images": len(labels), f"{key}_accuracy": correct / len(labels)}
-        if not found:
-            return checkpoint.card.metrics
+            right = {"correct": correct, "images": len(labels), "accuracy": correct / len(labels)}
+            found |= {f"{keys[name]}_{figure}": value for figure, value in right.items()}
         return keep.add_metrics(self.workspace, checkpoint, found) if self.ranks.leads else {**checkpoint.card.metrics, **found}
 
 
@@ -280,26 +287,25 @@ def _diverged(what: str, peak: float) -> ToolkitError:
 
 @contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Yields `stop()`, True from the first Ctrl-C or SIGTERM on: the step in hand is finished and saved. A second Ctrl-C ends at once.
+    """Yields `stop()`, True from the first Ctrl-C or SIGTERM on: the step in hand is finished and saved. Ctrl-C once more ends at once.
 
-    A second SIGTERM does not: a scheduler sends it to the launcher and to its processes, and the launcher hands it on to them.
+    One SIGTERM after another does not: a scheduler sends it to the launcher and to its processes, and the launcher hands it on.
     """
-    asked = False
+    asked: set[int] = set()
 
     def ask(signum: int, _frame: Any) -> None:
-        nonlocal asked
-        if asked and signum == signal.SIGINT:
+        if asked and signal.SIGINT in {signum, *asked}:
             raise KeyboardInterrupt
         if not asked:
             say("told to stop: finishing this step and saving (Ctrl-C once more to stop at once)")
-        asked = True
+        asked.add(signum)
 
     if threading.current_thread() is not threading.main_thread():  # Python allows handlers there only
-        yield lambda: asked
+        yield lambda: False
         return
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: asked
+        yield lambda: bool(asked)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

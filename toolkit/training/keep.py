@@ -25,29 +25,30 @@ CURVES = {"loss", "accuracy", "lr", "test_accuracy", "held_out_accuracy"}  # wha
 
 def to_resume(workspace: Workspace, recipe: Recipe) -> Checkpoint | None:
     """The checkpoint of an unfinished (or finished) run of this very recipe; None where there is none at all."""
-    if not workspace.checkpoint.exists():
+    if not workspace.checkpoint.exists() and not workspace.checkpoint.is_symlink():  # a link to a disk that is not there is no beginning
         say(f"nothing to resume in {workspace.checkpoint}: beginning")
         return None
     checkpoint = Checkpoint.open(workspace.checkpoint)
     if checkpoint.card.recipe_hash != recipe.hash:
         raise CheckpointError(
             f"the checkpoint in {workspace.checkpoint} was made by another recipe (hash {checkpoint.card.recipe_hash[:12]}, "
-            f"now {recipe.hash[:12]}). Resume with the same flags and recipe, or train without --resume"
+            f"now {recipe.hash[:12]}). Resume with the same flags and recipe, or begin anew: --restart"
         )
     return checkpoint
 
 
 def refuse_to_lose(workspace: Workspace) -> None:
     """Raises CheckpointError where an unfinished run would be written over. A finished one is only made again."""
+    if not (workspace.checkpoint / RESUME).is_file():
+        return
     try:
-        card = Checkpoint.open(workspace.checkpoint).card
-    except CheckpointError:
-        return  # none, or a damaged one
-    if not card.finished:
-        raise CheckpointError(
-            f"an unfinished run lies in {workspace.checkpoint}, {card.epochs_done:.3g} of {card.recipe['train']['epochs']:g} epochs long. "
-            "--resume goes on with it, --restart begins anew"
-        )
+        checkpoint = Checkpoint.open(workspace.checkpoint)
+        far = f", {checkpoint.card.epochs_done:.3g} of {checkpoint.recipe.train.epochs:g} epochs long"
+    except CheckpointError:  # of a later toolkit, or damaged
+        far = ""
+    raise CheckpointError(
+        f"an unfinished run lies in {workspace.checkpoint}{far}. `toolkit train --resume` goes on with it, --restart begins anew"
+    )
 
 
 def go_on(run: Run, checkpoint: Checkpoint, state: dict[str, Any]) -> int:
@@ -90,6 +91,8 @@ def adopt(workspace: Workspace, other: Workspace) -> None:
             shutil.copytree(other.checkpoint, folder, dirs_exist_ok=True)
         if other.metrics.is_file():
             write_text(workspace.metrics, other.metrics.read_text(encoding="utf-8"))
+        else:
+            workspace.metrics.unlink(missing_ok=True)
 
 
 def _write(workspace: Workspace, weights: dict[str, Any], card: dict[str, Any], resume: dict[str, Any] | None) -> None:
@@ -179,4 +182,6 @@ def _board(folder: Path, visits: int | None) -> Any:
             shutil.rmtree(folder)
         return SummaryWriter(str(folder), purge_step=None if visits is None else visits + 1)
     except OSError as error:
-        raise ToolkitError(f"cannot write event files in {folder}: {error.strerror}. Train without --tensorboard, or make room") from error
+        raise ToolkitError(
+            f"cannot write event files in {folder}: {error.strerror or error}. Train without --tensorboard, or make room"
+        ) from error

@@ -85,7 +85,15 @@ class Run:
     @property
     def visits(self) -> int:
         """Images since the beginning, each as often as it was seen."""
-        return self.epoch * min(self.steps * self.plan.batch_size, len(self.images)) + self.seen
+        return self._visits_by(self.epoch, self.step)
+
+    @property
+    def all_visits(self) -> int:
+        """As many as it will be at the end."""
+        return self._visits_by(*divmod(self.total_steps, self.steps))
+
+    def _visits_by(self, epoch: int, step: int) -> int:
+        return epoch * min(self.steps * self.plan.batch_size, len(self.images)) + min(step * self.plan.batch_size, len(self.images))
 
     @property
     def setting(self) -> dict[str, str]:
@@ -100,13 +108,15 @@ class Run:
         """All that is needed to go on, beside the weights of `result`."""
         return {
             "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
-            "epoch": self.epoch, "step": self.step, "totals": self.totals.cpu(),
+            "epoch": self.epoch, "step": self.step, "steps": self.steps, "totals": self.totals.cpu(),
             "model": self.model.state_dict() if self.average else {},
             "updates": self.average.updates if self.average else 0,
         }  # fmt: skip
 
     def go_on_from(self, state: dict[str, Any]) -> None:
-        """`state()` of an earlier run whose `result` the model was built from."""
+        """`state()` of an earlier run whose `result` the model was built from. Raises ValueError where its epochs had other steps."""
+        if state["steps"] != self.steps:
+            raise ValueError(f"an epoch had {state['steps']} steps, and has {self.steps} with as many processes as there are now")
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.epoch, self.step = state["epoch"], state["step"]

@@ -47,15 +47,20 @@ def train_seeds(workspace: Workspace, recipe: Recipe, count: int, *, device: str
     seeds = range(recipe.train.seed, recipe.train.seed + count)
     places = {seed: Workspace(workspace.folder / "seeds" / str(seed), workspace.recipe) for seed in seeds}
     with session(device) as (backend, ranks):
+        if not options.get("restart"):
+            for place in [workspace] if options.get("resume") else [workspace, *places.values()]:
+                keep.refuse_to_lose(place)
         for number, (seed, place) in enumerate(places.items(), start=1):
             say(f"seed {seed} ({number} of {count})")
             varied = recipe.model_copy(update={"train": recipe.train.model_copy(update={"seed": seed})})
-            result = Training(place, varied, backend, ranks, **options).end()
-            if not result.finished:
-                return _summary(workspace, runs, reached, finished=False)
-            runs[str(seed)] = result.metrics
+            training = Training(place, varied, backend, ranks, **options)
+            result = training.end()
+            if result.finished:
+                runs[str(seed)] = result.metrics
             if result.reached is not None:
                 reached[str(seed)] = result.reached
+            if not result.finished or (training.stopped and number < count):
+                return _summary(workspace, runs, reached, finished=False)
         summary = _summary(workspace, runs, reached, finished=True)
         if ranks.leads:
             keep.adopt(workspace, places[recipe.train.seed])
