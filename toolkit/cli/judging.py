@@ -10,6 +10,9 @@ from toolkit import errors
 from toolkit.cli.options import DataDir, Json, Model, Runtimes
 from toolkit.workspace import DEFAULT_MODEL, Workspace
 
+# Of `validate`, what is no validation, and the options that mean something with it
+ALONE: dict[str, tuple[str, ...]] = {"--hazards": (), "--self-test": ("--self-test", "--artifact", "--fault")}
+
 
 def validate(
     model: Model = DEFAULT_MODEL,
@@ -50,18 +53,13 @@ def validate(
 
     if unknown := set(fail_on or []) - set(LEVELS):
         raise errors.ToolkitError(f"--fail-on {sorted(unknown)[0]!r} is no level; there are: {', '.join(LEVELS)}")
-    given = {
-        "--runtime": runtime, "--artifact": artifact, "--fail-on": fail_on, "--junit": junit, "--no-cache": no_cache,
-        "--jobs": jobs > 1, "--self-test": self_test, "--fault": fault, "--all-images": all_images,
-    }  # fmt: skip
-    if fault and not self_test:
-        raise errors.ToolkitError("--fault names what --self-test plants. Give --self-test as well")
-    alone = "--hazards" if hazards else "--self-test" if self_test else ""
-    fits = {"--hazards": (), "--self-test": ("--self-test", "--artifact", "--fault"), "": tuple(given)}[alone]
-    if silent := [name for name, value in given.items() if value and name not in fits]:
-        raise errors.ToolkitError(f"{alone} is no validation: {silent[0]} would mean nothing with it. Leave one of them out")
     if not math.isfinite(time_limit * memory_limit):
         raise errors.ToolkitError(f"--time-limit {time_limit:g}, --memory-limit {memory_limit:g}: give finite numbers")
+    given = {
+        "--runtime": runtime, "--artifact": artifact, "--fail-on": fail_on, "--junit": junit, "--no-cache": no_cache,
+        "--jobs": jobs > 1, "--self-test": self_test, "--fault": fault, "--all-images": all_images, "--hazards": hazards,
+    }  # fmt: skip
+    _refuse_what_means_nothing({name for name, value in given.items() if value})
     if hazards:
         from toolkit import debug as room
 
@@ -82,6 +80,14 @@ def validate(
     if junit is not None:
         junit_xml.write(result, junit)
     raise typer.Exit(errors.CHECK_FAILED if result.fails_on(tuple(fail_on or ())) else errors.DONE)
+
+
+def _refuse_what_means_nothing(given: set[str]) -> None:
+    if "--fault" in given and "--self-test" not in given:
+        raise errors.ToolkitError("--fault names what --self-test plants. Give --self-test as well")
+    alone = next((name for name in ALONE if name in given), None)
+    if alone and (silent := sorted(given - {alone, *ALONE[alone]})):
+        raise errors.ToolkitError(f"{alone} is no validation: {silent[0]} would mean nothing with it. Leave one of them out")
 
 
 def debug(
