@@ -10,11 +10,14 @@ from pathlib import Path
 
 import torch
 from torch.nn import functional
-from torchvision import transforms
-from torchvision.datasets import MNIST
 
+from toolkit._torchvision import import_torchvision
 from toolkit.data.datasets import default_data_dir
 from toolkit.networks.resnet import resnet18
+
+import_torchvision()
+from torchvision import transforms  # noqa: E402
+from torchvision.datasets import MNIST  # noqa: E402
 
 PIXELS = [transforms.Resize(32), transforms.ToTensor(), transforms.Normalize(0.1307, 0.3081)]
 
