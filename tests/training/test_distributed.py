@@ -41,6 +41,17 @@ def toolkit(workspace, *flags: str, **options) -> subprocess.CompletedProcess[st
     )
 
 
+def begun(workspace, *flags: str) -> subprocess.Popen[str]:
+    """Under way, and a checkpoint to go on from is there."""
+    command = [sys.executable, "-m", "toolkit", "train", f"{workspace.folder}{os.sep}", *FLAGS, *flags]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    deadline = time.monotonic() + 120
+    while not (workspace.checkpoint / "resume.pt").is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return process
+
+
 def losses(workspace):
     return [record["loss"] for line in workspace.metrics.read_text().splitlines() if "loss" in (record := json.loads(line))]
 
@@ -98,13 +109,7 @@ def test_two_processes_take_the_steps_of_one(fresh, tmp_path):
 
 def test_a_process_that_dies_ends_the_job_with_one_message_and_the_run_can_go_on(fresh):
     flags = ("--nproc", "2", "--epochs", "400", "--save-minutes", "0")
-    command = [sys.executable, "-m", "toolkit", "train", f"{fresh.folder}{os.sep}", *FLAGS, *flags]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    deadline = time.monotonic() + 120
-    while not (fresh.checkpoint / "resume.pt").is_file() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
+    process = begun(fresh, *flags)
     ranks = [child for child in psutil.Process(process.pid).children() if child.environ().get("RANK") == "1"]
     assert len(ranks) == 1
     ranks[0].send_signal(signal.SIGKILL)
@@ -125,15 +130,9 @@ def test_a_process_that_dies_ends_the_job_with_one_message_and_the_run_can_go_on
 
 
 def test_a_run_of_two_goes_on_and_ends(fresh):
-    """Stopped by the wall clock's whim, taken up by two, and as good as one that was never stopped."""
+    """Told to stop by SIGTERM, taken up by two processes again, and as good as one that was never stopped."""
     flags = ("--nproc", "2", "--epochs", "12", "--save-minutes", "0")
-    command = [sys.executable, "-m", "toolkit", "train", f"{fresh.folder}{os.sep}", *FLAGS, *flags]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    deadline = time.monotonic() + 120
-    while not (fresh.checkpoint / "resume.pt").is_file() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
+    process = begun(fresh, *flags)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err

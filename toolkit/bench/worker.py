@@ -134,6 +134,7 @@ def run(job: Job, turns: Iterable[int] | None = None) -> Round:
 
 
 def _images(job: Job, session: Session, batch: Batch) -> int:
+    # Without golden images the file is from elsewhere, and its session one that tells its inputs: here and in _inputs.
     return images_in(session.inputs(), batch, job.batch, job.shapes)  # type: ignore[attr-defined]
 
 

@@ -49,7 +49,7 @@ def bench(
 
     if quick and publish:
         raise errors.ToolkitError("--quick and --publish exclude each other; give one of them")
-    options = room.Options(
+    options = room.Options(  # which refuses a scenario that there is not; mypy wants a literal
         preset="quick" if quick else "publish" if publish else "default", scenario=scenario, batch=tuple(batch or ()),  # type: ignore[arg-type]
         threads=tuple(threads or (None,)), hz=hz, seconds=seconds, seed=seed, loadgen=loadgen, gate=fail_if_slower,
     )  # fmt: skip
