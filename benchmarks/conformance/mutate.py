@@ -23,7 +23,8 @@ def perturbed(value: Any, factor: float = DEFAULT_FACTOR) -> Any:
     from toolkit.mil.ops.types import TensorList
 
     if isinstance(value, TensorList):
-        return TensorList(tuple(None if each is None else perturbed(each, factor) for each in value.items), value.blank)
+        items = tuple(None if each is None else perturbed(each, factor) for each in value.items)
+        return TensorList(items, None if value.blank is None else perturbed(value.blank, factor), value.elements)
     if isinstance(value, tuple | list):
         return type(value)(perturbed(each, factor) for each in value)
     if isinstance(value, torch.Tensor):
