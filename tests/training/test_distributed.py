@@ -98,6 +98,7 @@ def test_two_processes_take_the_steps_of_one(fresh, tmp_path):
     assert both.returncode == 0, both.stderr
     assert "2 processes" in both.stderr
     assert both.stderr.count("device: cpu") == 1
+    assert "Warning" not in both.stderr
     assert losses(fresh) == pytest.approx(one, abs=1e-3)
     found = Checkpoint.open(fresh.checkpoint)
     for name, tensor in found.weights().items():

@@ -12,9 +12,11 @@ import signal
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 OURS = "TOOLKIT_LAUNCHED"  # set for processes that `launch` started: it speaks for them
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # where torch's launcher looks for what a process has to say
+_PARAMETERS = signature(nn.parallel.DistributedDataParallel).parameters
+_SYNC_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _PARAMETERS else "broadcast_buffers"  # the older name
 MISSED = 3  # such a process's CHECK_FAILED: a crash ends with 1, too
 
 
@@ -83,7 +87,9 @@ class Ranks:
         """The model whose backward pass averages gradients over the ranks; it shares its weights with `model`."""
         if self.size == 1:
             return model
-        return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)  # batch-norm's statistics are equal already
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view")  # ambiguous with one channel
+        options: Any = {"gradient_as_bucket_view": True, _SYNC_BUFFERS: False}  # batch-norm's statistics are equal already
+        return nn.parallel.DistributedDataParallel(model, **options)
 
 
 def _device() -> str:
