@@ -77,7 +77,7 @@ def report(results: list[ValidationResult], used: dict[str, dict[str, float]], c
     machine = ", ".join(f"{key} {value}" for key, value in describe().items())
     lines = [
         f"# Silence where nothing is wrong, {date.today()}", "", f"`{command}`; {machine}.", "",
-        f"{len(results)} good models of different seeds, {checks} checks, {len(breaches)} failed.", "",
+        f"{len(results)} undamaged models of different seeds, from barely trained to well, {checks} checks, {len(breaches)} failed.", "",
         "| artifact and runtime | largest share of the logit gate used | most predictions changed, of 360 | least accurate |",
         "|---|---|---|---|",
     ]  # fmt: skip

@@ -224,17 +224,3 @@ def test_a_terminal_without_our_signs_is_no_reason_to_fail() -> None:
     assert "UnicodeEncodeError" in run_script("print('\\u0394')").stderr  # what a plain print would do
     done = run_script("from toolkit import cli; cli.app = lambda _: print('\\u0394'); cli.main([])")
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "\\u0394", "")
-
-
-def test_one_of_several_processes_ends_without_taking_the_interpreter_down() -> None:
-    """A thread of gloo that lets go of a tensor meanwhile would abort it. The exit code stays, and so does what was printed."""
-    script = "import atexit, sys; atexit.register(print, 'going down'); print('result'); from toolkit import cli; cli.main(['nothing'])"
-
-    def run_script(environment: dict[str, str]) -> tuple[int, str]:
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=False)
-        assert "No such command" in done.stderr
-        return done.returncode, done.stdout
-
-    alone = {name: value for name, value in os.environ.items() if name != "RANK"}
-    assert run_script(alone) == (2, "result\ngoing down\n")
-    assert run_script(alone | {"RANK": "1"}) == (2, "result\n")

@@ -23,8 +23,7 @@ def perturbed(value: Any, factor: float = DEFAULT_FACTOR) -> Any:
     from toolkit.mil.ops.types import TensorList
 
     if isinstance(value, TensorList):
-        items = tuple(None if each is None else perturbed(each, factor) for each in value.items)
-        return TensorList(items, None if value.blank is None else perturbed(value.blank, factor), value.elements)
+        return dataclasses.replace(value, items=perturbed(value.items, factor), blank=perturbed(value.blank, factor))
     if isinstance(value, tuple | list):
         return type(value)(perturbed(each, factor) for each in value)
     if isinstance(value, torch.Tensor):

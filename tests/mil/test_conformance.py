@@ -17,6 +17,7 @@ import torch
 
 from benchmarks.conformance import choose, mutate, mutations, plugin, records, run, table
 from benchmarks.conformance.records import Reason, Record
+from toolkit.mil.ops.types import TensorList
 
 NEURAL = Reason("another format", "not applicable", error="neuralNetwork")
 ROUNDING = Reason("rounding", "explained", case=r"test_a\[", error="tolerance")
@@ -269,6 +270,13 @@ def test_a_wrong_value_keeps_its_type(value: Any, expected: Any):
     wrong = mutate.perturbed(value)
     assert wrong.dtype == expected.dtype
     np.testing.assert_allclose(np.asarray(wrong), np.asarray(expected), rtol=1e-6)
+
+
+def test_of_a_list_the_items_and_what_is_read_elsewhere_are_wrong():
+    wrong = mutate.perturbed(TensorList((None, torch.ones(2)), torch.zeros(2), elements=2))
+    assert (wrong.items[0], wrong.elements) == (None, 2)
+    np.testing.assert_allclose(wrong.items[1], [1.001, 1.001], rtol=1e-6)
+    np.testing.assert_allclose(wrong.blank, [0.001, 0.001], rtol=1e-6)
 
 
 def test_a_wrong_op_has_the_signature_of_the_right_one_and_is_put_back():

@@ -108,6 +108,41 @@ def test_two_processes_take_the_steps_of_one(fresh, tmp_path):
     assert result["metrics"]["test_images"] == 360
 
 
+PROGRAM = """
+import sys
+from pathlib import Path
+from torch import distributed
+from toolkit.recipe import Recipe
+from toolkit.training import train
+from toolkit.workspace import Workspace
+
+def of_gloo():
+    return sum("gloo" in path.read_text() for path in Path("/proc/self/task").glob("*/comm"))
+
+def destroy(real=distributed.destroy_process_group):
+    global during
+    during = of_gloo()
+    real()
+
+distributed.destroy_process_group = destroy
+workspace = Workspace.of(sys.argv[1])
+train(workspace, Recipe.read(workspace.recipe, ["train.subset=64", "train.epochs=1"]), device="cpu")
+sys.stdout.write(f"threads of gloo: {during > 0} {of_gloo()}\\n")  # at once: two write
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks /proc for the names of threads")
+def test_no_thread_of_gloo_outlives_a_run(fresh, tmp_path):
+    """One that lets go of a tensor while the interpreter goes down aborts the process, with all of its work done."""
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(program), str(fresh.folder)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("threads of gloo: True 0") == 2
+
+
 def test_a_process_that_dies_ends_the_job_with_one_message_and_the_run_can_go_on(fresh):
     flags = ("--nproc", "2", "--epochs", "400", "--save-minutes", "0")
     process = begun(fresh, *flags)

@@ -7,7 +7,7 @@ command: a function in one of these files, and a place in COMMANDS.
 import io
 import os
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated, Any
 
 import typer
 
@@ -45,45 +45,25 @@ def options(
     pass
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> Any:
     """Runs the command line; a ToolkitError is one message and exit code 2, never a traceback."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without "–" or "Δ" is no reason to fail
     try:
-        app(arguments)
+        return app(arguments)
     except errors.ToolkitError as error:
-        if not (_one_of_several() and _left_to_the_launcher(error)):
+        if not _left_to_the_launcher(error):
             print(f"toolkit: {error}", file=sys.stderr)
-        _end(errors.BAD_INPUT)
+        sys.exit(errors.BAD_INPUT)
     except KeyboardInterrupt:
-        _end(errors.INTERRUPTED)
-    except SystemExit as end:
-        if not isinstance(end.code, int):
-            raise
-        _end(end.code)
-
-
-def _one_of_several() -> bool:
-    """Perhaps a process that torch's launcher started; asking it costs an import of torch."""
-    return "RANK" in os.environ
+        sys.exit(errors.INTERRUPTED)
 
 
 def _left_to_the_launcher(error: errors.ToolkitError) -> bool:
     """One of several processes that train together leaves the message to the one that started them."""
+    if "RANK" not in os.environ:
+        return False
     from toolkit.training import distributed
 
     return distributed.report(error)
-
-
-def _end(code: int) -> NoReturn:
-    """Exits; one of several processes without taking the interpreter down first.
-
-    Threads of gloo outlive the training (DistributedDataParallel keeps its process group), and one that lets go of a tensor while
-    the interpreter goes down aborts the process, by then with all of its work done.
-    """
-    if _one_of_several():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from inspect import signature
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 OURS = "TOOLKIT_LAUNCHED"  # set for processes that `launch` started: it speaks for them
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # where torch's launcher looks for what a process has to say
-_PARAMETERS = signature(nn.parallel.DistributedDataParallel).parameters
-_SYNC_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _PARAMETERS else "broadcast_buffers"  # the older name
 MISSED = 3  # such a process's CHECK_FAILED: a crash ends with 1, too
 
 
@@ -87,9 +85,9 @@ class Ranks:
         """The model whose backward pass averages gradients over the ranks; it shares its weights with `model`."""
         if self.size == 1:
             return model
-        warnings.filterwarnings("ignore", "Grad strides do not match bucket view")  # ambiguous with one channel
-        options: Any = {"gradient_as_bucket_view": True, _SYNC_BUFFERS: False}  # batch-norm's statistics are equal already
-        return nn.parallel.DistributedDataParallel(model, **options)
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view")  # of one channel they are ambiguous
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")  # its new name is not in the oldest torch we take
+        return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)  # batch-norm's statistics are equal already
 
 
 def _device() -> str:
@@ -113,6 +111,9 @@ def joined(backend: devices.Backend) -> Iterator[Ranks]:
             raise DeviceError(f"{local + 1} or more processes were asked for, and there are {there} CUDA devices. Use --nproc {there}")
         torch.cuda.set_device(local)
     try:
+        # Before there is a process group: its default arguments would keep the group, and with it gloo's threads, beyond the end. One
+        # that lets go of a tensor while the interpreter goes down aborts the process, with all of its work done.
+        import_module("torch.distributed.nn.functional")
         distributed.init_process_group("nccl" if backend.id == "cuda" else "gloo")
         yield Ranks(distributed.get_rank(), distributed.get_world_size())
     except RuntimeError as error:  # of gloo a plain one, of nccl a DistBackendError
