@@ -15,10 +15,8 @@ from toolkit._torchvision import import_torchvision
 from toolkit.data.datasets import default_data_dir
 from toolkit.networks.resnet import resnet18
 
-import_torchvision()  # has to come before: its docstring says why, and for that the two imports below are late
-from torchvision import transforms  # noqa: E402
-from torchvision.datasets import MNIST  # noqa: E402
-
+torchvision = import_torchvision()
+transforms, MNIST = torchvision.transforms, torchvision.datasets.MNIST
 PIXELS = [transforms.Resize(32), transforms.ToTensor(), transforms.Normalize(0.1307, 0.3081)]
 
 
