@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from toolkit import errors
-from toolkit.cli.options import DataDir, Json, Model, Runtimes
+from toolkit.cli.options import Artifacts, DataDir, Json, Model, Runtimes
 from toolkit.workspace import DEFAULT_MODEL, Workspace
 
 # Of `validate`, what is no validation, and the options that mean something with it
@@ -17,7 +17,7 @@ ALONE: dict[str, tuple[str, ...]] = {"--hazards": (), "--self-test": ("--self-te
 def validate(
     model: Model = DEFAULT_MODEL,
     runtime: Runtimes = None,
-    artifact: Annotated[list[str] | None, typer.Option("--artifact", help="Only this one of exports/; may be repeated.")] = None,
+    artifact: Artifacts = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only N test images, evenly over the classes.")] = None,
     fail_on: Annotated[
         list[str] | None,
@@ -61,17 +61,9 @@ def validate(
     }  # fmt: skip
     _refuse_what_means_nothing({name for name, value in given.items() if value})
     if hazards:
-        from toolkit import debug as room
-
-        found = room.hazards(Workspace.of(model), images=limit or room.IMAGES, data_dir=data_dir)
-        terminal.show(found, json)
-        raise typer.Exit(errors.DONE if found.passed else errors.CHECK_FAILED)
+        raise typer.Exit(_hazards(model, limit, data_dir, json))
     if self_test:
-        from toolkit import faults
-
-        tested = faults.self_test(Workspace.of(model), artifacts=artifact, faults=fault, limit=limit or faults.IMAGES, data_dir=data_dir)
-        terminal.show(tested, json)
-        raise typer.Exit(errors.DONE if tested.kill_rate == 1 else errors.CHECK_FAILED)
+        raise typer.Exit(_self_test(model, artifact, fault, limit, data_dir, json))
     result = validation.validate(
         Workspace.of(model), runtimes=runtime, artifacts=artifact, limit=limit, all_images=all_images, data_dir=data_dir,
         cache=not no_cache, limits=validation.Limits(seconds=time_limit, memory_bytes=int(memory_limit * 2**30), jobs=jobs),
@@ -80,6 +72,26 @@ def validate(
     if junit is not None:
         junit_xml.write(result, junit)
     raise typer.Exit(errors.CHECK_FAILED if result.fails_on(tuple(fail_on or ())) else errors.DONE)
+
+
+def _hazards(model: str, limit: int | None, data_dir: Path | None, json: bool) -> int:
+    from toolkit import debug as room
+    from toolkit.report import terminal
+
+    found = room.hazards(Workspace.of(model), images=limit or room.IMAGES, data_dir=data_dir)
+    terminal.show(found, json)
+    return errors.DONE if found.passed else errors.CHECK_FAILED
+
+
+def _self_test(
+    model: str, artifacts: list[str] | None, kinds: list[str] | None, limit: int | None, data_dir: Path | None, json: bool
+) -> int:
+    from toolkit import faults
+    from toolkit.report import terminal
+
+    tested = faults.self_test(Workspace.of(model), artifacts=artifacts, faults=kinds, limit=limit or faults.IMAGES, data_dir=data_dir)
+    terminal.show(tested, json)
+    return errors.DONE if tested.kill_rate == 1 else errors.CHECK_FAILED
 
 
 def _refuse_what_means_nothing(given: set[str]) -> None:

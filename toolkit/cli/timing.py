@@ -1,19 +1,22 @@
 """How fast, and all of it on one page: bench, report."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from toolkit import errors
-from toolkit.cli.options import DataDir, Json, Runtimes
+from toolkit.cli.options import Artifacts, DataDir, Json, Runtimes
 from toolkit.workspace import DEFAULT_MODEL, Workspace
+
+if TYPE_CHECKING:
+    from toolkit.bench import BenchResult
 
 
 def bench(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder under models/, a path, or a model file.")] = DEFAULT_MODEL,
     runtime: Runtimes = None,
-    artifact: Annotated[list[str] | None, typer.Option("--artifact", help="Only this one of exports/; may be repeated.")] = None,
+    artifact: Artifacts = None,
     quick: Annotated[bool, typer.Option("--quick", help="Few rounds: for a look, not for a claim.")] = False,
     publish: Annotated[bool, typer.Option("--publish", help="Many rounds: for a figure that is published.")] = False,
     scenario: Annotated[str, typer.Option(help="stream, offline, paced, cold or sustained.")] = "stream",
@@ -65,14 +68,22 @@ def bench(
         else:
             result = room.bench(Workspace.of(model), runtimes=runtime, artifacts=artifact, options=options, against=against, show=show)
     terminal.show(result, json)
+    raise typer.Exit(_exit_code(result, fail_if_slower))
+
+
+def _exit_code(result: "BenchResult", fail_if_slower: bool) -> int:
+    """Raises ToolkitError where --fail-if-slower has no verdict to go by."""
+    from toolkit.bench import undecided
+
     if result.interrupted:
-        raise typer.Exit(errors.INTERRUPTED)
+        return errors.INTERRUPTED
     failed = result.wrong or any(arm.error for arm in result.arms) or any(each.error for each in result.loadgen)
     if failed or (fail_if_slower and result.slower):
-        raise typer.Exit(errors.CHECK_FAILED)
-    if fail_if_slower and (unknown := room.undecided(result)):
+        return errors.CHECK_FAILED
+    if fail_if_slower and (unknown := undecided(result)):
         reasons = "; ".join(f"{arm}: {why}" for arm, why in unknown)
         raise errors.ToolkitError(f"--fail-if-slower: there is no verdict on {reasons}. Mend that and measure again")
+    return errors.DONE
 
 
 SHAPE_TYPES = ("float16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool")
