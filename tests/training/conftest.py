@@ -46,7 +46,7 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
             return real(*arguments, **options)
 
         monkeypatch.setattr("toolkit.training.loop.augment", counted)
-        monkeypatch.setattr(sys.modules["toolkit.training.fit"], "_interruptible", interruptible)
+        monkeypatch.setattr(sys.modules["toolkit.training.fit"], "interruptible", interruptible)
 
     return arrange
 

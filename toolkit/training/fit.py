@@ -1,8 +1,5 @@
 """The verb: recipe → data → device → loop → checkpoint → accuracy measured again from the saved file."""
 
-import math
-import signal
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -12,21 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from toolkit import devices
 from toolkit.checkpoint import Checkpoint
-from toolkit.data import Dataset, held_out, load
-from toolkit.errors import RecipeError, ToolkitError
+from toolkit.data import Dataset, load
 from toolkit.networks import build, from_checkpoint, parameter_counts
 from toolkit.progress import progress, quietly, say
-from toolkit.recipe import Recipe, Train
+from toolkit.recipe import Recipe
 from toolkit.training import keep
 from toolkit.training.distributed import Ranks, joined
 from toolkit.training.evaluate import count_correct, reaches
+from toolkit.training.guards import check_finite, check_weights, say_first_loss
+from toolkit.training.interrupt import interruptible
 from toolkit.training.keep import MetricsLog
-from toolkit.training.loop import LOG_STEPS, Figures, Run
+from toolkit.training.loop import LOG_STEPS, Run
 from toolkit.training.selftest import check_gradients
+from toolkit.training.split import Split
 from toolkit.workspace import Workspace, alone_in, recover
 
 SAVE_MINUTES = 10.0  # within an epoch; a checkpoint is written at every epoch's end anyway
@@ -107,11 +106,11 @@ class Training:
     def end(self) -> TrainResult:
         with self.phase("data"):
             data = self._data()
-        split = _split(data, self.recipe.train)
+        split = Split.of(data, self.recipe.train)
         with alone_in(self.workspace.folder) if self.ranks.leads else nullcontext():
             return self._end(data, split)
 
-    def _end(self, data: Dataset, split: "_Split") -> TrainResult:
+    def _end(self, data: Dataset, split: Split) -> TrainResult:
         if self.ranks.leads:
             recover(self.workspace.checkpoint)
         self.ranks.wait()
@@ -150,7 +149,7 @@ class Training:
             say(f"self-test: gradients on {self.backend.id} agree with float64 on the CPU within {error:.1e}")
         return model.to(self.backend.torch_device)
 
-    def _fit(self, data: Dataset, split: "_Split", previous: Checkpoint | None) -> bool:
+    def _fit(self, data: Dataset, split: Split, previous: Checkpoint | None) -> bool:
         """Runs the loop, writing metrics and checkpoints. True when it came to its end, False when interrupted."""
         plan, device, model = self.recipe.train, self.backend.torch_device, self._model(data, previous)
         state = previous.resume_state() if previous else None
@@ -160,12 +159,12 @@ class Training:
             self.metrics, self.looked_at = previous.card.metrics, keep.go_on(run, previous, state)
         log = MetricsLog(self.workspace.metrics if self.ranks.leads else None, state, self.workspace.events if self.tensorboard else None)
         saved_at = time.monotonic()
-        with self.phase("training"), _interruptible() as stop, closing(log), self._progress(run) as update:
+        with self.phase("training"), interruptible() as stop, closing(log), self._progress(run) as update:
             over = state is not None and self._between_steps(run, split, log)
             for figures in () if over else run.figures(stop):
-                _check_finite(figures, plan.lr)
+                check_finite(figures, plan.lr)
                 if (figures.epoch, figures.step) == (0, 1):
-                    _say_first_loss(figures.loss, len(data.classes))
+                    say_first_loss(figures.loss, len(data.classes))
                 update(run.visits, loss=figures.loss, accuracy=figures.accuracy)
                 log.add(run.visits, asdict(figures))
                 self.metrics = {"train_loss": figures.loss, "train_accuracy": figures.accuracy, "image_visits": run.visits}
@@ -184,7 +183,7 @@ class Training:
     def _progress(self, run: Run) -> AbstractContextManager[Callable[..., None]]:
         return progress("train", run.all_visits, done=run.visits)
 
-    def _between_steps(self, run: Run, split: "_Split", log: MetricsLog) -> bool:
+    def _between_steps(self, run: Run, split: Split, log: MetricsLog) -> bool:
         """What depends on how far the run has come, and on nothing else: a resumed run does it too. True: it is over."""
         goal = self.recipe.train.until_accuracy
         if goal and (run.done or (run.step % LOG_STEPS == 0 and run.visits - self.looked_at >= LOOK_IMAGES)):
@@ -199,7 +198,7 @@ class Training:
             log.add(run.visits, self._judge(run, split))
         return run.done
 
-    def _judge(self, run: Run, split: "_Split") -> dict[str, float]:
+    def _judge(self, run: Run, split: Split) -> dict[str, float]:
         """For the curve, and on held-out images for choosing; the figures that count are measured at the end, from the saved file."""
         title = f"{split.judge} images, after epoch {run.epoch}"
         with self.phase("evaluation"):
@@ -208,12 +207,12 @@ class Training:
         return {"epoch": run.epoch - 1, f"{split.judge.replace('-', '_')}_accuracy": correct / len(split.judged)}
 
     def _save(self, data: Dataset, run: Run, resume: dict[str, Any] | None) -> None:
-        _check_weights(run.result, self.recipe.train.lr)
+        check_weights(run.result, self.recipe.train.lr)
         if self.ranks.leads:
             with self.phase("saving"):
                 keep.save(self.workspace, self.recipe, data, run, self.metrics, resume)
 
-    def _measure(self, data: Dataset, split: "_Split") -> dict[str, float]:
+    def _measure(self, data: Dataset, split: Split) -> dict[str, float]:
         """The accuracies that count: of the saved file, in fp32, on the CPU, whatever device trained it."""
         self.ranks.wait()  # until the file is there
         checkpoint = Checkpoint.open(self.workspace.checkpoint)
@@ -231,81 +230,3 @@ class Training:
             right = {"correct": correct, "images": len(labels), "accuracy": correct / len(labels)}
             found |= {f"{keys[name]}_{figure}": value for figure, value in right.items()}
         return keep.add_metrics(self.workspace, checkpoint, found) if self.ranks.leads else {**checkpoint.card.metrics, **found}
-
-
-@dataclass(frozen=True)
-class _Split:
-    """What is trained on, and what the model is judged by on the way: held-out images, or the test set where none were asked for."""
-
-    images: Tensor
-    labels: Tensor
-    judged: Tensor
-    judged_labels: Tensor
-    judge: str
-
-
-def _split(data: Dataset, plan: Train) -> _Split:
-    images, labels = data.train_images[: plan.subset], data.train_labels[: plan.subset]
-    count = plan.holdout or (len(images) // 12 if plan.until_accuracy else 0)
-    if not count:
-        return _Split(images, labels, data.test_images, data.test_labels, "test")
-    if count > len(images) // 2:
-        raise RecipeError(f"train.holdout={count} is more than half of the {len(images):,} training images. Hold out fewer")
-    rest, kept_out = held_out(labels, count)
-    return _Split(images[rest], labels[rest], images[kept_out], labels[kept_out], "held-out")
-
-
-def _say_first_loss(loss: float, classes: int) -> None:
-    """A fresh network knows nothing: its loss is that of a guess, ln(classes), whatever the data are."""
-    expected = math.log(classes)
-    fits = (
-        "as a network that knows nothing should have"
-        if abs(loss - expected) < 0.5 * expected
-        else "unlike a network that knows nothing: are inputs and labels as they should be?"
-    )
-    say(f"first step: loss {loss:.2f} (ln {classes} = {expected:.2f}), {fits}")
-
-
-def _check_finite(figures: Figures, peak: float) -> None:
-    if not math.isfinite(figures.loss):
-        where = f"by step {figures.step} of epoch {figures.epoch + 1}, at a learning rate of {figures.lr:.3g}"
-        raise _diverged(f"the loss is {figures.loss} {where}", peak)
-
-
-def _check_weights(model: nn.Module, peak: float) -> None:
-    """Before a checkpoint takes the place of a good one: a step can break the weights after a loss that was still finite."""
-    if broken := [name for name, tensor in model.state_dict().items() if not tensor.isfinite().all()]:
-        raise _diverged(f"NaN or Inf in {', '.join(broken[:5])}", peak)
-
-
-def _diverged(what: str, peak: float) -> ToolkitError:
-    return ToolkitError(
-        f"training diverged: {what}. Lower the recipe's learning rate, {peak:g}: --set train.lr={peak / 10:g}. "
-        "The last good checkpoint, if any, was kept"
-    )
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Yields `stop()`, True from the first Ctrl-C or SIGTERM on: the step in hand is finished and saved. Ctrl-C once more ends at once.
-
-    One SIGTERM after another does not: a scheduler sends it to the launcher and to its processes, and the launcher hands it on.
-    """
-    asked: set[int] = set()
-
-    def ask(signum: int, _frame: Any) -> None:
-        if asked and signal.SIGINT in {signum, *asked}:
-            raise KeyboardInterrupt
-        if not asked:
-            say("told to stop: finishing this step and saving (Ctrl-C once more to stop at once)")
-        asked.add(signum)
-
-    if threading.current_thread() is not threading.main_thread():  # Python allows handlers there only
-        yield lambda: False
-        return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
