@@ -34,7 +34,7 @@ def test_a_shipped_recipe_loads_and_is_named_as_its_folder(path: Path):
 
 
 def test_there_are_shipped_recipes():
-    assert {"resnet18-mnist", "resnet18-mnist-paper", "resnet18-digits"} <= {path.parent.name for path in SHIPPED}
+    assert {"resnet18-mnist", "resnet18-mnist-paper", "resnet18-mnist-sprint", "resnet18-digits"} <= {path.parent.name for path in SHIPPED}
 
 
 def test_the_paper_recipe_is_the_reported_experiment():

@@ -44,7 +44,7 @@ class Card(BaseModel):
     setting: dict[str, str] = {}  # what the arithmetic depended on: precision, layout, threads, processes
     finished: bool
     epochs_done: float
-    metrics: dict[str, float]
+    metrics: dict[str, int | float]
     versions: dict[str, str]
     weights_sha256: str
 

@@ -70,7 +70,7 @@ def test_it_is_what_the_file_format_says(loaded, mnist: Path):
     assert np.array_equal(np.frombuffer(data[16:], np.uint8).reshape(10_000, 1, 28, 28), loaded.test_images.numpy())
 
 
-@pytest.mark.parametrize("model", ["resnet18-mnist", "resnet18-mnist-paper"])
+@pytest.mark.parametrize("model", ["resnet18-mnist", "resnet18-mnist-paper", "resnet18-mnist-sprint"])
 def test_the_normalisation_of_the_recipes_is_that_of_the_training_images(loaded, model: str):
     part = Recipe.read(shipped_folder() / model / "recipe.toml").preprocess
     counts, values = np.bincount(loaded.train_images.numpy().ravel(), minlength=256), np.arange(256) / 255
