@@ -107,6 +107,20 @@ def test_bad_input_is_one_message_and_exit_code_2(
     assert not (tmp_path / "models").exists()  # nothing half-written is left
 
 
+@pytest.mark.parametrize(
+    ("command", "words"), [("validate", "--jobs N shares"), ("export", "run `toolkit export` by itself"), ("bench", "")]
+)
+def test_processes_of_torchrun_do_not_each_do_the_whole_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], exported: Workspace, command: str, words: str
+) -> None:
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    code, out, err = run(capsys, command, f"{exported.folder}/")
+    assert (code, out) == (2, "")
+    assert "only `toolkit train` is for torchrun" in err
+    assert words in err
+
+
 @pytest.mark.skipif(sys.platform == "darwin", reason="a Mac has the device that is asked for here")
 def test_a_device_that_is_not_there_is_never_a_silent_cpu_run(capsys: pytest.CaptureFixture[str], fresh: Workspace) -> None:
     code, _, err = run(capsys, "train", str(fresh.folder), "--device", "mps")

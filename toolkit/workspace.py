@@ -68,6 +68,11 @@ class Workspace:
         return self.folder / "metrics.jsonl"
 
     @property
+    def new_metrics(self) -> Path:
+        """Of a run that has a checkpoint to replace, until it has replaced it."""
+        return self.folder / "metrics.jsonl.new"
+
+    @property
     def events(self) -> Path:
         return self.folder / "tensorboard"
 

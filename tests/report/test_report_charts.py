@@ -84,6 +84,11 @@ def test_a_run_that_is_judged_by_held_out_images_has_the_curve_of_those():
     assert "held-out" in texts(accuracy.svg)
 
 
+def test_a_run_shorter_than_an_epoch_was_last_tested_at_its_last_step():
+    series = curves(RECORDS[:1], {"test_accuracy": 0.4}, 0.15)
+    assert (series.judged_steps, series.judged_epochs, series.judged_accuracy) == ([50], [0.15], [0.4])
+
+
 def test_an_unfinished_run_has_no_last_test():
     assert curves(RECORDS, {}, 1.5).judged_accuracy == [0.7]
 

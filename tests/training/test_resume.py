@@ -31,7 +31,12 @@ WAYS = {
     "constant": (),
     "one-cycle": ('train.schedule="one-cycle"', "train.nesterov=true", "train.decay_all=false", 'train.channels_last="on"'),
     "averaged": ("train.ema=0.9", "train.rotate=10", "train.scale=0.1", "train.shear=5", "train.plain_end=0.3", "train.holdout=16"),
-}
+    "as the default": (
+        'train.schedule="one-cycle"', "train.nesterov=true", "train.decay_all=false", 'train.channels_last="on"', 'train.autocast="bf16"',
+        "train.label_smoothing=0.1", "train.ema=0.9", "train.shift=2", "train.rotate=12", "train.scale=0.1", "train.shear=8",
+        "train.plain_end=0.1",
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -115,6 +120,71 @@ def test_a_new_run_starts_a_new_log(fresh, short):
     assert records(fresh) == first
 
 
+@pytest.fixture
+def killed_at_once(short, monkeypatch):
+    """A run that ends in its first step, with nothing saved."""
+
+    class Killed(BaseException):
+        pass
+
+    def run(workspace, *overrides, **options):
+        def kill(*_):
+            raise Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr("toolkit.training.loop.augment", kill)
+            with pytest.raises(Killed):
+                short(workspace, *overrides, **options)
+
+    return run
+
+
+def test_a_run_killed_before_its_first_checkpoint_leaves_the_finished_one_whole_and_is_begun_again(
+    fresh, short, weights_of, killed_at_once, capsys
+):
+    short(fresh)
+    curves, weights = fresh.metrics.read_bytes(), weights_of(fresh)
+    killed_at_once(fresh)
+    assert fresh.metrics.read_bytes() == curves
+    assert all(torch.equal(weights[name], tensor) for name, tensor in weights_of(fresh).items())
+    capsys.readouterr()
+    assert short(fresh, resume=True).finished
+    err = capsys.readouterr().err
+    assert "had saved nothing yet: beginning" in err
+    assert "had already finished" not in err
+    assert fresh.metrics.read_bytes() != curves  # its seconds are others
+    assert not fresh.new_metrics.exists()
+    assert short(fresh, resume=True).finished
+    assert "had already finished" in capsys.readouterr().err
+
+
+def test_a_restart_killed_before_its_first_checkpoint_leaves_the_unfinished_run_to_go_on_with(
+    fresh, short, weights_of, interrupt_after, monkeypatch, killed_at_once, capsys
+):
+    short(fresh)
+    weights, log = weights_of(fresh), records(fresh)
+    interrupt_after(6)
+    short(fresh)
+    monkeypatch.undo()
+    killed_at_once(fresh, restart=True)
+    assert short(fresh, resume=True).finished
+    assert all(torch.equal(weights[name], tensor) for name, tensor in weights_of(fresh).items())
+    assert [record for record in records(fresh) if record in log] == log
+    capsys.readouterr()
+    short(fresh, resume=True)
+    assert "had already finished" in capsys.readouterr().err
+
+
+def test_a_finished_model_of_another_recipe_is_named_before_it_is_replaced(fresh, short, capsys):
+    short(fresh)
+    capsys.readouterr()
+    short(fresh)
+    assert "will be replaced" not in capsys.readouterr().err
+    short(fresh, "train.lr=0.02")
+    assert "(3 epochs, " in (said := capsys.readouterr().err)
+    assert "will be replaced: another recipe made it" in said
+
+
 def test_another_recipe_cannot_go_on(fresh, short, interrupt_after):
     interrupt_after(2)
     short(fresh)
@@ -163,6 +233,17 @@ def test_going_on_elsewhere_is_said(fresh, short, interrupt_after, monkeypatch, 
     card.write_text(card.read_text().replace(f'"threads": "{threads}"', '"threads": "64"'))
     assert short(fresh, resume=True).finished
     assert f"begun with threads 64, going on with threads {threads}: close to an undisturbed run" in capsys.readouterr().err
+
+
+def test_going_on_under_another_torch_is_said(fresh, short, interrupt_after, monkeypatch, capsys):
+    interrupt_after(6)
+    short(fresh)
+    monkeypatch.undo()
+    here = keep._versions()
+    assert here["torch"] == torch.__version__
+    monkeypatch.setattr(keep, "_versions", lambda: {**here, "torch": "9.9"})
+    assert short(fresh, resume=True).finished
+    assert f"begun with torch {torch.__version__}, going on with torch 9.9: close to" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("fault", ["missing", "shape", "kind", "steps"])

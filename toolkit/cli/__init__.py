@@ -40,9 +40,20 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand != "train" and "RANK" in os.environ:
+        _refuse_several(str(context.invoked_subcommand))
+
+
+def _refuse_several(command: str) -> None:
+    """torchrun's processes would each do the whole work, and write the same files."""
+    from toolkit import training
+
+    if training.launched():
+        shared = ", which --jobs N shares among processes" if command == "validate" else ""
+        raise errors.ToolkitError(f"only `toolkit train` is for torchrun; run `toolkit {command}` by itself{shared}")
 
 
 def main(arguments: list[str] | None = None) -> Any:

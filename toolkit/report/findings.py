@@ -138,15 +138,16 @@ def curves(records: Sequence[dict[str, Any]], final: Mapping[str, float], epochs
     steps = [record for record in records if "loss" in record]
     key = next((key for key in JUDGED if key in final or any(key in record for record in records)), JUDGED[-1])
     of_epoch = max((record["step"] for record in steps), default=1.0)  # `step` counts within the epoch
-    ends = [(record["epoch"] + 1, record[key]) for record in records if key in record]
-    if key in final and steps:
-        ends.append((epochs, final[key]))
+    at = [record["epoch"] * of_epoch + record["step"] for record in steps]
+    ends = [((record["epoch"] + 1) * of_epoch, record["epoch"] + 1, record[key]) for record in records if key in record]
+    if key in final and at:
+        ends.append((at[-1], epochs, final[key]))
     return Curves(
-        steps=[record["epoch"] * of_epoch + record["step"] for record in steps],
+        steps=at,
         loss=[record["loss"] for record in steps],
         accuracy=[record["accuracy"] for record in steps],
         judge=key.removesuffix("_accuracy").replace("_", "-"),
-        judged_steps=[epoch * of_epoch for epoch, _ in ends],
-        judged_epochs=[epoch for epoch, _ in ends],
-        judged_accuracy=[accuracy for _, accuracy in ends],
+        judged_steps=[step for step, _, _ in ends],
+        judged_epochs=[epoch for _, epoch, _ in ends],
+        judged_accuracy=[accuracy for _, _, accuracy in ends],
     )

@@ -117,6 +117,8 @@ class Training:
         previous = keep.to_resume(self.workspace, self.recipe) if self.resume else None
         if not (self.resume or self.restart):
             keep.refuse_to_lose(self.workspace)
+        if previous is None and self.ranks.leads:
+            keep.say_what_is_replaced(self.workspace, self.recipe)
         if previous is not None and previous.card.finished:
             say(f"training had already finished; nothing to resume in {self.workspace.checkpoint}")
         elif not self._fit(data, split, previous):
@@ -157,7 +159,7 @@ class Training:
         say(f"in {run.setting['precision']}, {run.setting['layout']}, {run.setting['threads']} threads a process")
         if previous and state:
             self.metrics, self.looked_at = previous.card.metrics, keep.go_on(run, previous, state)
-        log = MetricsLog(self.workspace.metrics if self.ranks.leads else None, state, self.workspace.events if self.tensorboard else None)
+        log = MetricsLog(self.workspace, state, leads=self.ranks.leads, events=self.tensorboard)
         saved_at = time.monotonic()
         with self.phase("training"), interruptible() as stop, closing(log), self._progress(run) as update:
             over = state is not None and self._between_steps(run, split, log)
@@ -170,13 +172,13 @@ class Training:
                 self.metrics = {"train_loss": figures.loss, "train_accuracy": figures.accuracy, "image_visits": run.visits}
                 due = run.stopping or figures.epoch_ended or time.monotonic() - saved_at > 60 * self.save_minutes
                 if due and not run.done:  # before the evaluation, which takes its time
-                    self._save(data, run, {**run.state(), **log.state(), "looked_at": self.looked_at})
+                    self._save(data, run, log, {**run.state(), **log.state(), "looked_at": self.looked_at})
                     saved_at = time.monotonic()
                 if run.stopping and not run.done:
                     return False
                 if self._between_steps(run, split, log):
                     break
-            self._save(data, run, None)
+            self._save(data, run, log, None)
             self.stopped = self.ranks.any(stop())
         return True
 
@@ -206,10 +208,11 @@ class Training:
         say(f"epoch {run.epoch}: {100 * correct / len(split.judged):.2f} % of the {split.judge} images right on {self.backend.id}")
         return {"epoch": run.epoch - 1, f"{split.judge.replace('-', '_')}_accuracy": correct / len(split.judged)}
 
-    def _save(self, data: Dataset, run: Run, resume: dict[str, Any] | None) -> None:
+    def _save(self, data: Dataset, run: Run, log: MetricsLog, resume: dict[str, Any] | None) -> None:
         check_weights(run.result, self.recipe.train.lr)
         if self.ranks.leads:
             with self.phase("saving"):
+                log.settle()
                 keep.save(self.workspace, self.recipe, data, run, self.metrics, resume)
 
     def _measure(self, data: Dataset, split: Split) -> dict[str, float]:

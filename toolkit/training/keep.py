@@ -12,6 +12,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from toolkit import __version__
 from toolkit.checkpoint import RESUME, Checkpoint, write_checkpoint
 from toolkit.data import Dataset
 from toolkit.errors import CheckpointError, ToolkitError
@@ -34,6 +35,9 @@ def to_resume(workspace: Workspace, recipe: Recipe) -> Checkpoint | None:
             f"the checkpoint in {workspace.checkpoint} was made by another recipe (hash {checkpoint.card.recipe_hash[:12]}, "
             f"now {recipe.hash[:12]}). Resume with the same flags and recipe, or begin anew: --restart"
         )
+    if checkpoint.card.finished and workspace.new_metrics.exists():
+        say(f"the run that was to replace the finished one in {workspace.checkpoint} had saved nothing yet: beginning")
+        return None
     return checkpoint
 
 
@@ -51,6 +55,17 @@ def refuse_to_lose(workspace: Workspace) -> None:
     )
 
 
+def say_what_is_replaced(workspace: Workspace, recipe: Recipe) -> None:
+    """A finished model is only made again; by another recipe, it is not."""
+    try:
+        card = Checkpoint.open(workspace.checkpoint).card
+    except CheckpointError:  # none, or a damaged one: nothing to miss
+        return
+    if card.finished and card.recipe_hash != recipe.hash:
+        right = f", {100 * card.metrics['test_accuracy']:.2f} % of the test images right" if "test_accuracy" in card.metrics else ""
+        say(f"the finished model in {workspace.checkpoint} ({card.epochs_done:.3g} epochs{right}) will be replaced: another recipe made it")
+
+
 def go_on(run: Run, checkpoint: Checkpoint, state: dict[str, Any]) -> int:
     """The run goes on where its checkpoint was written. Returns at how many visits it last looked at its goal."""
     try:
@@ -61,8 +76,10 @@ def go_on(run: Run, checkpoint: Checkpoint, state: dict[str, Any]) -> int:
         raise CheckpointError(
             f"{checkpoint.folder / RESUME} is not of this toolkit and this model ({reason}). Begin anew: --restart"
         ) from error
-    if differing := {name for name, value in run.setting.items() if checkpoint.card.setting.get(name) != value}:
-        was, now = ({name: each.get(name, "?") for name in sorted(differing)} for each in (checkpoint.card.setting, run.setting))
+    before = {**checkpoint.card.setting, "torch": checkpoint.card.versions.get("torch", "?")}
+    present = {**run.setting, "torch": _versions()["torch"]}
+    if differing := {name for name, value in present.items() if before.get(name) != value}:
+        was, now = ({name: each.get(name, "?") for name in sorted(differing)} for each in (before, present))
         say(f"begun with {_listed(was)}, going on with {_listed(now)}: close to an undisturbed run, but not bit for bit")
     return looked_at
 
@@ -123,22 +140,26 @@ def add_metrics(workspace: Workspace, checkpoint: Checkpoint, found: dict[str, f
 
 def _versions() -> dict[str, str]:
     packages = {name: version(name) for name in ("torch", "torchvision", "numpy")}
-    return {"python": platform.python_version(), "platform": platform.platform(), **packages}
+    return {"toolkit": __version__, "python": platform.python_version(), "platform": platform.platform(), **packages}
 
 
 class MetricsLog:
     """metrics.jsonl, one record a line, and TensorBoard's event files where a folder is given for them.
 
-    A resumed run goes on after the records of its checkpoint, and `seconds` goes on counting. Without a path, as in all
-    processes but the first: nowhere.
+    A resumed run goes on after the records of its checkpoint, and `seconds` goes on counting. A new one that has a checkpoint to
+    replace keeps its records beside the old ones until it has: `settle`. Where this process does not lead: nowhere.
     """
 
-    def __init__(self, path: Path | None, state: dict[str, Any] | None, events: Path | None = None) -> None:
-        self.path, self.records = path, 0
+    def __init__(self, workspace: Workspace, state: dict[str, Any] | None, *, leads: bool = True, events: bool = False) -> None:
+        self.workspace, self.records = workspace, 0
+        path = self.path = (
+            None if not leads else workspace.new_metrics if not state and workspace.checkpoint.exists() else workspace.metrics
+        )
         self.started = time.monotonic() - (state["seconds"] if state else 0.0)
-        self.board = _board(events, state["visits"] if state else None) if events and path else None
+        self.board = _board(workspace.events, state["visits"] if state else None) if events and leads else None
         self.visits = state["visits"] if state else 0
         if path is not None:
+            workspace.new_metrics.unlink(missing_ok=True)
             kept = path.read_text(encoding="utf-8").splitlines()[: state["records"]] if state and path.is_file() else []
             write_text(path, "".join(line + "\n" for line in kept))
             self.records = len(kept)
@@ -160,6 +181,11 @@ class MetricsLog:
         if self.board is not None:
             for name in CURVES & record.keys():
                 self.board.add_scalar(name, record[name], visits)
+
+    def settle(self) -> None:
+        """Before the run's first checkpoint takes its place: from now on the records are this run's."""
+        if self.path == self.workspace.new_metrics:
+            self.path = self.path.replace(self.workspace.metrics)
 
     def close(self) -> None:
         if self.board:

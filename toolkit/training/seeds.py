@@ -50,6 +50,7 @@ def train_seeds(workspace: Workspace, recipe: Recipe, count: int, *, device: str
         if not options.get("restart"):
             for place in [workspace] if options.get("resume") else [workspace, *places.values()]:
                 keep.refuse_to_lose(place)
+        keep.say_what_is_replaced(workspace, recipe)
         for number, (seed, place) in enumerate(places.items(), start=1):
             say(f"seed {seed} ({number} of {count})")
             varied = recipe.model_copy(update={"train": recipe.train.model_copy(update={"seed": seed})})
