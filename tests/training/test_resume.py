@@ -158,6 +158,20 @@ def test_a_run_killed_before_its_first_checkpoint_leaves_the_finished_one_whole_
     assert "had already finished" in capsys.readouterr().err
 
 
+def test_records_that_cannot_take_their_place_are_one_message(fresh, short, weights_of, monkeypatch):
+    short(fresh)
+    weights, log = weights_of(fresh), keep.MetricsLog(fresh, None)
+
+    def full(self, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        log.settle()
+    monkeypatch.undo()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in weights_of(fresh).items())
+
+
 def test_a_restart_killed_before_its_first_checkpoint_leaves_the_unfinished_run_to_go_on_with(
     fresh, short, weights_of, interrupt_after, monkeypatch, killed_at_once, capsys
 ):

@@ -152,14 +152,14 @@ class MetricsLog:
 
     def __init__(self, workspace: Workspace, state: dict[str, Any] | None, *, leads: bool = True, events: bool = False) -> None:
         self.workspace, self.records = workspace, 0
-        path = self.path = (
-            None if not leads else workspace.new_metrics if not state and workspace.checkpoint.exists() else workspace.metrics
-        )
+        replaces = state is None and workspace.checkpoint.exists()
+        path = self.path = (workspace.new_metrics if replaces else workspace.metrics) if leads else None
         self.started = time.monotonic() - (state["seconds"] if state else 0.0)
         self.board = _board(workspace.events, state["visits"] if state else None) if events and leads else None
         self.visits = state["visits"] if state else 0
         if path is not None:
-            workspace.new_metrics.unlink(missing_ok=True)
+            with _or_checkpoint_error(workspace):
+                workspace.new_metrics.unlink(missing_ok=True)
             kept = path.read_text(encoding="utf-8").splitlines()[: state["records"]] if state and path.is_file() else []
             write_text(path, "".join(line + "\n" for line in kept))
             self.records = len(kept)
@@ -185,7 +185,8 @@ class MetricsLog:
     def settle(self) -> None:
         """Before the run's first checkpoint takes its place: from now on the records are this run's."""
         if self.path == self.workspace.new_metrics:
-            self.path = self.path.replace(self.workspace.metrics)
+            with _or_checkpoint_error(self.workspace):
+                self.path = self.path.replace(self.workspace.metrics)
 
     def close(self) -> None:
         if self.board:
