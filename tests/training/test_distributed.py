@@ -108,6 +108,48 @@ def test_two_processes_take_the_steps_of_one(fresh, tmp_path):
     assert result["metrics"]["test_images"] == 360
 
 
+IN_FLOAT64 = """
+import json
+import sys
+import torch
+from toolkit.data import load
+from toolkit.devices import BACKENDS
+from toolkit.networks import build
+from toolkit.recipe import Recipe
+from toolkit.training.distributed import joined
+from toolkit.training.loop import Run
+from toolkit.workspace import Workspace
+
+def figures(ranks):  # a function, so that nothing of it lives when the interpreter goes down
+    recipe, data = Recipe.read(Workspace.of(sys.argv[1]).recipe, ["train.epochs=1", "train.ema=0.9", "train.rotate=10"]), load("digits")
+    torch.manual_seed(0)
+    run = Run(build(recipe, 10).double(), data.train_images, data.train_labels, recipe.train, BACKENDS["cpu"], ranks)
+    losses = [each.loss for each in run.figures()]
+    weights = torch.cat([tensor.flatten().double() for tensor in run.result.state_dict().values()])
+    return [*losses, float(weights.norm())]
+
+with joined(BACKENDS["cpu"]) as ranks:
+    found = figures(ranks)
+    if ranks.leads:
+        print(json.dumps(found))
+"""
+
+
+def test_in_float64_two_processes_take_the_very_steps_of_one(fresh, tmp_path):
+    """What rounding hides in fp32 would be seen here: losses, and the norm of all weights and statistics, to eleven digits."""
+    program = tmp_path / "program.py"
+    program.write_text(IN_FLOAT64)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    found = []
+    for launcher in ([], ["-m", "torch.distributed.run", "--nproc-per-node", "2"]):
+        command = [sys.executable, *launcher, str(program), str(fresh.folder)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads(done.stdout))
+    assert len(found[0]) > 3
+    assert found[1] == pytest.approx(found[0], rel=1e-11)
+
+
 PROGRAM = """
 import sys
 from pathlib import Path

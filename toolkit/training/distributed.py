@@ -151,7 +151,7 @@ class _BatchNorm2d(nn.BatchNorm2d):
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         assert self.momentum is not None
-        wide = x.float()
+        wide = x.to(self.weight.dtype)  # also where autocast gives bf16
         sums = _all_sum(torch.cat([wide.sum((0, 2, 3)), wide.new_full((1,), wide.numel() // self.num_features)]))
         count = sums[-1]
         mean = sums[:-1] / count

@@ -46,7 +46,8 @@ def steps_per_epoch(images: int, batch_size: int, ranks: int = 1) -> int:
 class Run:
     """One run of a plan over images (N, C, H, W) uint8 and labels (N,) int64, which lie on the device, as the model does.
 
-    `epoch` and `step` within it say how many have been done; `result` is the model that the run is for.
+    `epoch` and `step` within it say how many have been done; `result` is the model that the run is for. A model in float64 is trained
+    in float64, on a CPU.
     """
 
     def __init__(self, model: nn.Module, images: Tensor, labels: Tensor, plan: Train, backend: Backend, ranks: Ranks | None = None) -> None:
@@ -56,6 +57,7 @@ class Run:
         self.bf16 = plan.autocast == "bf16" or (plan.autocast == "auto" and backend.has_bf16())
         self.layout = torch.channels_last if backend.channels_last(plan.channels_last) else torch.contiguous_format
         self.model = model.to(memory_format=self.layout)  # type: ignore[call-overload]
+        self.dtype = next(model.parameters()).dtype
         self.average = Average(self.model, plan.ema) if plan.ema else None
         if self.ranks.size > 1:
             self.model = share_batch_norm(self.model, backend)
@@ -63,7 +65,7 @@ class Run:
         self.optimizer, self.schedule = make_optimizer(self.model, plan, self.total_steps)
         self.epoch = self.step = 0
         self.stopping = False
-        self.totals = torch.zeros(2, device=images.device)  # of this epoch: sum of the loss, how many were right
+        self.totals = torch.zeros(2, dtype=self.dtype, device=images.device)  # of this epoch: sum of the loss, how many were right
 
     @property
     def result(self) -> nn.Module:
@@ -161,10 +163,10 @@ class Run:
         plan, places = self.plan, slice(self.step * self.plan.batch_size, (self.step + 1) * self.plan.batch_size)
         chosen = self.ranks.share(order[places])  # (B / ranks,)
         batch = augment(self.images[chosen], self.ranks.share(draws[places]), self._augmentation())
-        batch = batch.float().contiguous(memory_format=self.layout)  # (B / ranks, C, H, W), 0..255
+        batch = batch.to(self.dtype).contiguous(memory_format=self.layout)  # (B / ranks, C, H, W), 0..255
         target = self.labels[chosen]
         with self.backend.autocast(self.bf16):
-            logits = self.shared(batch).float()  # (B / ranks, classes)
+            logits = self.shared(batch).to(self.dtype)  # (B / ranks, classes)
             loss = functional.cross_entropy(logits, target, label_smoothing=plan.label_smoothing, reduction="sum")
         self.optimizer.zero_grad(set_to_none=True)
         (loss * (self.ranks.size / len(order[places]))).backward()  # the mean over the batch: gradients are averaged over the ranks
@@ -173,7 +175,7 @@ class Run:
         self.schedule.step()
         if self.average:
             self.average.update(self.model)
-        self.totals += torch.stack([loss.detach(), (logits.argmax(1) == target).sum().float()])
+        self.totals += torch.stack([loss.detach(), (logits.argmax(1) == target).sum().to(self.dtype)])
         self.step += 1
         return float(lr)
 
