@@ -25,7 +25,7 @@ def worker(monkeypatch):
         real = subprocess.Popen
 
         def start(command, **options):
-            assert command[1:4] == ["-P", "-m", "toolkit.validation.asked"]
+            assert command[1:4] == ["-P", "-m", "toolkit.validation"]
             return real([sys.executable, "-c", script, command[-1]], **options)
 
         monkeypatch.setattr("toolkit.processes.subprocess.Popen", start)

@@ -1,4 +1,4 @@
-"""The worker's way in: as `-m toolkit.bench.worker` it would be a module that its own package has imported already, and Python warns."""
+"""Where the process of worker.py begins: run as toolkit.bench.worker, its package would have imported it already, and Python warns."""
 
 import sys
 

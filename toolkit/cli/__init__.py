@@ -75,6 +75,6 @@ def _left_to_the_launcher(error: errors.ToolkitError) -> bool:
     """One of several processes that train together leaves the message to the one that started them."""
     if "RANK" not in os.environ:
         return False
-    from toolkit.training import distributed
+    from toolkit import training
 
-    return distributed.report(error)
+    return training.report(error)

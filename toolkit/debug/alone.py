@@ -1,4 +1,4 @@
-"""Looks into one artifact in a process of its own, where a runtime may take ours down: `python -m toolkit.debug.asked JOB`."""
+"""Looks into one artifact in a process of its own, where a runtime may take ours down: `python -m toolkit.debug JOB`."""
 
 import json
 import sys
@@ -32,7 +32,7 @@ def debug_alone(workspace: Workspace, name: str, *, images: int = IMAGES, data_d
             "data_dir": None if data_dir is None else str(data_dir.absolute()), "out": str(out),
         }  # fmt: skip
         lines: list[bytes] = []
-        ended = watched("toolkit.debug.asked", [json.dumps(job)], seconds=SECONDS, memory_bytes=MEMORY_BYTES, on_line=lines.append)
+        ended = watched("toolkit.debug", [json.dumps(job)], seconds=SECONDS, memory_bytes=MEMORY_BYTES, on_line=lines.append)
         for line in lines:
             if line.startswith(NOTICE.encode()):
                 say(line.decode("utf-8", "backslashreplace")[len(NOTICE) :].rstrip())

@@ -70,9 +70,7 @@ def _isolated(job: Job, limits: Limits, stop: threading.Event, update: Callable[
         if line.strip().isdigit():
             update(int(line))
 
-    ended = watched(
-        "toolkit.validation.asked", [str(path)], seconds=limits.seconds, memory_bytes=limits.memory_bytes, stop=stop, on_line=count
-    )
+    ended = watched("toolkit.validation", [str(path)], seconds=limits.seconds, memory_bytes=limits.memory_bytes, stop=stop, on_line=count)
     if ended.reason is not None:
         raise WorkerLost(ended.reason)
     try:

@@ -1,4 +1,4 @@
-"""Everything one runtime is asked of one artifact: `python -m toolkit.validation.asked JOB.json` in a process of its own.
+"""Everything one runtime is asked of one artifact: `python -m toolkit.validation JOB.json` in a process of its own.
 
 A runtime that kills its process, hangs or eats the memory takes nobody with it (run.py watches). Nothing is judged here.
 """
