@@ -13,6 +13,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from toolkit.environment import in_words
 from toolkit.errors import ToolkitError
 from toolkit.faults import FAULTS, Planted, SelfTestResult, self_test
 from toolkit.workspace import Workspace
@@ -54,10 +55,9 @@ def cell(text: str) -> str:
 def table(result: SelfTestResult, command: str, without: str | None) -> str:
     """Markdown: what got through first, then all, then what does not apply and why."""
     total, named = len(result.rows), sum(row.named for row in result.rows)
-    machine = ", ".join(f"{key} {value}" for key, value in result.environment.items())
     lines = [
         f"# Planted faults in {result.model}, {date.today()}", "",
-        f"`{command}`; {machine}.", "",
+        f"`{command}`; {in_words(result.environment)}.", "",
         f"{sum(row.caught for row in result.rows)} of {total} caught ({100 * result.kill_rate:.1f} %), {named} of {total} named"
         + (f" (without a debugger: {without})" if without else "") + ".", "",
         "| fault | artifact | caught by | named | it lies at | what happened |", "|---|---|---|---|---|---|",

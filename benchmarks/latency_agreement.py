@@ -20,7 +20,7 @@ from toolkit.bench import loadgen
 from toolkit.bench.arms import of_model
 from toolkit.bench.plan import Options
 from toolkit.bench.stats import median_interval
-from toolkit.environment import describe
+from toolkit.environment import describe, in_words
 from toolkit.errors import ToolkitError
 from toolkit.processes import watched
 from toolkit.progress import progress
@@ -63,10 +63,9 @@ def main() -> int:
     except ToolkitError as error:
         print(error, file=sys.stderr)
         return 2
-    machine = ", ".join(f"{key} {value}" for key, value in describe().items())
     lines = [
         f"# Three clocks on one model, {date.today()}", "",
-        f"`python -m benchmarks.latency_agreement {Path(given.model).name} --rounds {given.rounds}`; {machine}.", "",
+        f"`python -m benchmarks.latency_agreement {Path(given.model).name} --rounds {given.rounds}`; {in_words(describe())}.", "",
         "| arm | tool | p50 (ms) | 95 % interval over rounds | against toolkit bench, paired | agrees |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
     agrees = True

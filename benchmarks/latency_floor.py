@@ -17,7 +17,7 @@ from toolkit.bench.plan import Options
 from toolkit.bench.result import Round
 from toolkit.bench.rounds import take
 from toolkit.bench.stats import summarise
-from toolkit.environment import describe
+from toolkit.environment import describe, in_words
 from toolkit.errors import ToolkitError
 from toolkit.workspace import Workspace
 
@@ -50,11 +50,10 @@ def main() -> int:
         return 2
     assert found is not None
     assert found.p50_ms is not None
-    machine = ", ".join(f"{key} {value}" for key, value in describe().items())
     quantiles = [1e3 * value if value is not None else float("nan") for value in (found.p50_ms.value, found.p90_ms, found.p99_ms)]
     text = "\n".join([
         f"# What the harness itself costs, {date.today()}", "",
-        f"`python -m benchmarks.latency_floor {Path(given.model).name} --rounds {given.rounds}`; {machine}.", "",
+        f"`python -m benchmarks.latency_floor {Path(given.model).name} --rounds {given.rounds}`; {in_words(describe())}.", "",
         "The runtime `null` makes two small arrays and returns. Microseconds of a call; wanted: p50 below 2.", "",
         "| calls | p50 | p90 | p99 |", "|---|---|---|---|",
         f"| {found.calls:,} | " + " | ".join(f"{value:.2f}" for value in quantiles) + " |", "",

@@ -21,7 +21,7 @@ from toolkit.bench.judge import compare
 from toolkit.bench.plan import Options
 from toolkit.bench.result import Arm, Round
 from toolkit.bench.rounds import take
-from toolkit.environment import describe
+from toolkit.environment import describe, in_words
 from toolkit.errors import ToolkitError
 from toolkit.progress import progress
 from toolkit.workspace import Workspace
@@ -89,10 +89,9 @@ def main() -> int:
     counts = verdicts(found)
     medians = {name: [float(np.median(each.samples_ns)) / 1e6 for each in rounds] for name, rounds in found.items()}
     logs = {name: np.log(values) for name, values in medians.items()}
-    machine = ", ".join(f"{key} {value}" for key, value in describe().items())
     lines = [
         f"# Does the verdict find what is there? {date.today()}", "",
-        f"`python -m benchmarks.latency_power {Path(options.model).name} --pool {options.pool}`; {machine}.", "",
+        f"`python -m benchmarks.latency_power {Path(options.model).name} --pool {options.pool}`; {in_words(describe())}.", "",
         f"{options.pool} rounds each of {RUNTIME}, and of itself slowed;",
         f"{DRAWN} comparisons of {Options().rounds} rounds each, drawn by seed. Spread: standard deviation of the logs of the medians.", "",
         "| against the plain one | p50 (ms) | spread of rounds | of paired ratios | mean ratio | faster | slower | same | inconclusive |",

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from toolkit.environment import describe
+from toolkit.environment import describe, in_words
 from toolkit.export import Options, export
 from toolkit.progress import progress, quietly
 from toolkit.recipe import Recipe
@@ -74,9 +74,8 @@ def closest(results: list[ValidationResult]) -> dict[str, dict[str, float]]:
 def report(results: list[ValidationResult], used: dict[str, dict[str, float]], command: str) -> str:
     checks = sum(len(result.checks) for result in results)
     breaches = [(result.model, check) for result in results for check in result.breaches]
-    machine = ", ".join(f"{key} {value}" for key, value in describe().items())
     lines = [
-        f"# Silence where nothing is wrong, {date.today()}", "", f"`{command}`; {machine}.", "",
+        f"# Silence where nothing is wrong, {date.today()}", "", f"`{command}`; {in_words(describe())}.", "",
         f"{len(results)} undamaged models of different seeds, from barely trained to well, {checks} checks, {len(breaches)} failed.", "",
         "| artifact and runtime | largest share of the logit gate used | most predictions changed, of 360 | least accurate |",
         "|---|---|---|---|",

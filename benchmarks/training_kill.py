@@ -19,7 +19,7 @@ from datetime import date
 from pathlib import Path
 
 from toolkit.checkpoint import Checkpoint
-from toolkit.environment import describe
+from toolkit.environment import describe, in_words
 from toolkit.workspace import Workspace
 
 RESULTS = Path(__file__).parent / "results"
@@ -86,9 +86,9 @@ def main() -> int:
             print(f"kill {len(killed)}: {killed[-1]:.2f} of 6 epochs were safe", flush=True)
         finish(disturbed)
         same = digest(quiet) == digest(disturbed)
-    machine = ", ".join(f"{key} {value}" for key, value in describe().items())
     text = (
-        f"# {options.kills} kills, {date.today()}\n\n`python benchmarks/training_kill.py --kills {options.kills}`; {machine}.\n\n"
+        f"# {options.kills} kills, {date.today()}\n\n`python benchmarks/training_kill.py --kills {options.kills}`; "
+        f"{in_words(describe())}.\n\n"
         f"ResNet18 on the digits, {', '.join(RECIPE)}; {took:.0f} s undisturbed; a checkpoint after each epoch, and within it\n"
         f"at the readings of the figures, 0.6 s apart at the least.\n"
         f"SIGKILL at random moments; safe by then were {', '.join(f'{each:.2f}' for each in killed)} epochs.\n\n"

@@ -20,7 +20,7 @@ import torch
 
 from toolkit.data import load
 from toolkit.devices import BACKENDS
-from toolkit.environment import describe
+from toolkit.environment import describe, in_words
 from toolkit.networks import build
 from toolkit.recipe import Recipe
 from toolkit.training.distributed import joined
@@ -77,10 +77,9 @@ def main() -> int:
         for one, other in ((double, double_two), (single, single_two), (single, again))
     ]
     within = [len(list(takewhile(lambda difference: difference <= MOST, each))) for each in differences]
-    machine = ", ".join(f"{key} {value}" for key, value in describe().items())
     lines = [
         f"# Two processes against one, {date.today()}", "",
-        f"`python -m benchmarks.training_processes --steps {options.steps}`; {machine}.", "",
+        f"`python -m benchmarks.training_processes --steps {options.steps}`; {in_words(describe())}.", "",
         f"{MODEL}, {', '.join(RECIPE)}; a fresh network.", "",
         "| step | loss, one process, float64 | two, float64: difference | two, fp32: difference | one, fp32, channels_last: difference |",
         "|---|---|---|---|---|",

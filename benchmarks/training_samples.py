@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.plain_training import Plain
-from toolkit.environment import describe
+from toolkit.environment import describe, in_words
 from toolkit.recipe import Recipe
 from toolkit.training import train
 from toolkit.workspace import Workspace
@@ -69,10 +69,9 @@ def main() -> int:
     options = parser.parse_args()
     runs = [ours(seed) for seed in range(options.seeds)]
     other = plain()
-    machine = ", ".join(f"{key} {value}" for key, value in describe().items())
     lines = [
         f"# Images and seconds to {100 * BAR:g} %, {date.today()}", "",
-        f"`python -m benchmarks.training_samples --seeds {options.seeds}`; {machine}; "
+        f"`python -m benchmarks.training_samples --seeds {options.seeds}`; {in_words(describe())}; "
         f"{torch.get_num_threads()} threads.", "",
         "| arm | seed | image visits | training (s) | test accuracy | plain takes |",
         "|---|---|---|---|---|---|",

@@ -25,7 +25,7 @@ from benchmarks.plain_training import Plain
 from toolkit import devices
 from toolkit.bench.stats import median_interval
 from toolkit.data import load
-from toolkit.environment import describe
+from toolkit.environment import describe, in_words
 from toolkit.networks import build
 from toolkit.networks.resnet import resnet18
 from toolkit.recipe import Recipe
@@ -98,10 +98,9 @@ def main() -> int:
         for name, steps in arms.items():
             found[name].append(timed(steps, options.steps))
             print(f"{name}: {found[name][-1]:.1f} images/s", file=sys.stderr, flush=True)
-    machine = ", ".join(f"{key} {value}" for key, value in describe().items())
     lines = [
         f"# Training speed, {date.today()}", "",
-        f"`python -m benchmarks.training_speed --rounds {options.rounds} --steps {options.steps}`; {machine}; "
+        f"`python -m benchmarks.training_speed --rounds {options.rounds} --steps {options.steps}`; {in_words(describe())}; "
         f"{torch.get_num_threads()} threads.", "",
         "| arm | images/s | toolkit over it, per round |", "|---|---|---|",
     ]  # fmt: skip

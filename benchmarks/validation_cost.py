@@ -13,7 +13,7 @@ import sys
 from datetime import date
 from pathlib import Path
 
-from toolkit.environment import describe
+from toolkit.environment import describe, in_words
 from toolkit.errors import ToolkitError
 from toolkit.validation import Limits, ValidationResult, validate
 from toolkit.workspace import Workspace
@@ -26,9 +26,8 @@ def report(result: ValidationResult, command: str) -> tuple[str, float]:
     """(Markdown, wall time over bare inference)."""
     bare = sum(row.seconds for row in result.rows)
     ratio = result.seconds / bare
-    machine = ", ".join(f"{key} {value}" for key, value in result.environment.items())
     lines = [
-        f"# What validation costs, {date.today()}", "", f"`{command}`; {machine}.", "",
+        f"# What validation costs, {date.today()}", "", f"`{command}`; {in_words(result.environment)}.", "",
         f"{result.seconds:.1f} s for all, {bare:.1f} s of it inference on test images: {ratio:.2f} times (allowed {ALLOWED}).", "",
         "| artifact | runtime | images | inference (s) | images/s |", "|---|---|---|---|---|",
         *(f"| {row.artifact} | {row.runtime} | {row.images} | {row.seconds:.2f} | {row.images / row.seconds:.0f} |" for row in result.rows),

@@ -59,3 +59,7 @@ def test_another_system_gives_what_python_knows(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(platform, "processor", lambda: "")
     monkeypatch.setattr(platform, "machine", lambda: "AMD64")
     assert environment.processor() == "AMD64"
+
+
+def test_a_line_says_all_of_it():
+    assert environment.in_words({"processor": "a thing", "torch": "2.13.0"}) == "processor a thing, torch 2.13.0"

@@ -28,6 +28,11 @@ def describe() -> dict[str, str]:
     return found | {name: there for name in PACKAGES if (there := installed(name)) is not None}
 
 
+def in_words(described: dict[str, str]) -> str:
+    """In one line, for the head of a table."""
+    return ", ".join(f"{name} {value}" for name, value in described.items())
+
+
 def installed(package: str) -> str | None:
     try:
         return version(package)
