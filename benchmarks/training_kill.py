@@ -78,7 +78,7 @@ def main() -> int:
                     sys.exit(f"--resume after kill {len(killed)} ended with {process.returncode}: {process.stderr.read().decode()}")  # type: ignore[union-attr]
                 if Checkpoint.open(disturbed / "checkpoint").card.finished:  # begin anew, until it has been killed often enough
                     if digest(disturbed) != digest(quiet):
-                        return 1
+                        sys.exit(f"after {len(killed)} kills the weights are others")
                     (disturbed / "checkpoint").rename(Path(scratch, f"done-{len(killed)}"))
                 continue
             card = disturbed / "checkpoint" / "checkpoint.json"

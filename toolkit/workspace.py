@@ -67,10 +67,9 @@ class Workspace:
     def metrics(self) -> Path:
         return self.folder / "metrics.jsonl"
 
-    @property
-    def new_metrics(self) -> Path:
-        """Of a run that has a checkpoint to replace, until it has replaced it."""
-        return self.folder / "metrics.jsonl.new"
+    def new_metrics(self, recipe_hash: str) -> Path:
+        """Of a run of that recipe that has a checkpoint to replace, until it has replaced it."""
+        return self.folder / f"metrics.{recipe_hash[:12]}.new"
 
     @property
     def events(self) -> Path:

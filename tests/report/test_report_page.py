@@ -241,6 +241,23 @@ def test_the_interval_is_clopper_and_pearsons(correct, images, low, high):
     assert exact_interval(correct, images) == pytest.approx((low, high), abs=5e-5)
 
 
+@pytest.mark.parametrize(("smoothing", "classes"), [(0.1, 10), (0.3, 2), (0.0, 5), (1.0, 4)])
+def test_no_loss_falls_below_the_least_one(smoothing, classes):
+    """By torch: the loss of the very distribution that smoothed labels are, and that of others."""
+    import torch
+
+    shares = torch.full((classes,), smoothing / classes, dtype=torch.float64)
+    shares[0] += 1 - smoothing
+
+    def loss(logits):
+        return float(torch.nn.functional.cross_entropy(logits, torch.tensor(0), label_smoothing=smoothing))
+
+    least = tables.least_loss(smoothing, classes)
+    assert loss(shares.clamp(min=1e-300).log()) == pytest.approx(least, abs=1e-12)
+    generator = torch.Generator().manual_seed(0)
+    assert all(loss(torch.randn(classes, dtype=torch.float64, generator=generator)) >= least for _ in range(20))
+
+
 def test_the_same_results_make_the_same_page(written, validation, bench):
     workspace = written(validation(), bench())
     assert make(workspace)[1:] == make(workspace)[1:]

@@ -1,5 +1,6 @@
 """Short runs of the tiny model, a way to interrupt one at a chosen step, and a stand-in for a GPU."""
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -72,3 +73,14 @@ def fake_mps(monkeypatch: pytest.MonkeyPatch) -> FakeMps:
 @pytest.fixture
 def weights_of() -> Callable[[Workspace], dict[str, Any]]:
     return lambda workspace: Checkpoint.open(workspace.checkpoint).weights()
+
+
+@pytest.fixture
+def records() -> Callable[[Workspace], list[dict[str, Any]]]:
+    """Of a workspace's curves, without the one figure that no two runs share."""
+
+    def read(workspace: Workspace) -> list[dict[str, Any]]:
+        lines = workspace.metrics.read_text(encoding="utf-8").splitlines()
+        return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in lines]
+
+    return read

@@ -16,6 +16,7 @@ from toolkit.devices import BACKENDS
 from toolkit.errors import RecipeError
 from toolkit.networks import build, from_checkpoint
 from toolkit.recipe import Recipe
+from toolkit.training.distributed import Ranks
 from toolkit.training.evaluate import count_correct, reaches
 from toolkit.workspace import recover, replacing_folder
 
@@ -184,11 +185,20 @@ def test_every_phase_has_its_time(fresh, short):
     assert all(seconds >= 0 for seconds in result.seconds.values())
 
 
+def test_a_phase_within_another_counts_for_itself_alone(fresh, monkeypatch):
+    module, clock = sys.modules["toolkit.training.fit"], iter([0.0, 1.0, 4.0, 10.0])
+    training = module.Training(fresh, Recipe.read(fresh.recipe), BACKENDS["cpu"], Ranks())
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
+    with training.phase("training"), training.phase("saving"):
+        pass
+    assert training.seconds == {"saving": 3.0, "training": 7.0}
+
+
 @pytest.mark.parametrize("limit", [4096, 40_000])  # bytes a file: the weights do not fit, or only what is needed to go on does not
 def test_a_disk_that_is_full_is_one_message_and_the_last_checkpoint_stays(fresh, short, weights_of, limit):
     """A real refusal of the system's: files of this process may not grow beyond the limit."""
     short(fresh)
-    before = weights_of(fresh)
+    before, curves = weights_of(fresh), fresh.metrics.read_bytes()
     program = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); from toolkit.cli import main; main(sys.argv[1:])"
@@ -202,7 +212,10 @@ def test_a_disk_that_is_full_is_one_message_and_the_last_checkpoint_stays(fresh,
     assert "Traceback" not in done.stderr
     after = weights_of(fresh)
     assert all(torch.equal(before[name], after[name]) for name in before)
+    assert fresh.metrics.read_bytes() == curves
     assert not list(fresh.folder.glob(".checkpoint*"))
+    assert subprocess.run([sys.executable, "-m", "toolkit", *command[3:], "--resume"], check=False, capture_output=True).returncode == 0
+    assert Checkpoint.open(fresh.checkpoint).recipe.train.momentum == 0.9
 
 
 def test_what_a_killed_process_left_is_put_right(tmp_path):

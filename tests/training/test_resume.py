@@ -1,8 +1,6 @@
 """Stopping and going on: an interrupted run leaves a usable checkpoint, and takes the very steps of one that was not."""
 
-import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,19 +11,9 @@ import pytest
 import torch
 
 from toolkit.checkpoint import CARD, RESUME, WEIGHTS, Checkpoint
-from toolkit.errors import CheckpointError, ToolkitError
+from toolkit.errors import CheckpointError
 from toolkit.networks import from_checkpoint
 from toolkit.training import keep
-from toolkit.workspace import alone_in
-
-
-def records(workspace):
-    """The records without the one figure that no two runs share."""
-    return [
-        {key: value for key, value in json.loads(line).items() if key != "seconds"}
-        for line in workspace.metrics.read_text(encoding="utf-8").splitlines()
-    ]
-
 
 WAYS = {
     "constant": (),
@@ -41,7 +29,7 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("steps", [1, 3, 4, 6])  # four steps an epoch (of the averaged three): in the middle, and at the end of one
-def test_resumed_equals_uninterrupted_bit_for_bit(fresh, short, weights_of, interrupt_after, monkeypatch, way, steps):
+def test_resumed_equals_uninterrupted_bit_for_bit(fresh, short, weights_of, interrupt_after, monkeypatch, way, steps, records):
     overrides = (*WAYS[way], "train.epochs=2.5", "train.flip=true")
     whole = short(fresh, *overrides)
     weights, log = weights_of(fresh), records(fresh)
@@ -100,7 +88,7 @@ def test_a_finished_run_keeps_no_training_state(trained):
     assert {path.name for path in trained.checkpoint.iterdir()} == {CARD, WEIGHTS}
 
 
-def test_records_written_after_the_checkpoint_are_not_doubled(fresh, short, interrupt_after, monkeypatch):
+def test_records_written_after_the_checkpoint_are_not_doubled(fresh, short, interrupt_after, monkeypatch, records):
     """As after a crash: the log ran on, the checkpoint did not."""
     interrupt_after(6)
     short(fresh)
@@ -111,131 +99,6 @@ def test_records_written_after_the_checkpoint_are_not_doubled(fresh, short, inte
     steps = [(record["epoch"], record["step"]) for record in records(fresh) if "step" in record]
     assert steps == [(0, 1), (0, 4), (1, 2), (1, 4), (2, 4)]
     assert not any("lost" in record for record in records(fresh))
-
-
-def test_a_new_run_starts_a_new_log(fresh, short):
-    short(fresh)
-    first = records(fresh)
-    short(fresh)
-    assert records(fresh) == first
-
-
-@pytest.fixture
-def killed_at_once(short, monkeypatch):
-    """A run that ends in its first step, with nothing saved."""
-
-    class Killed(BaseException):
-        pass
-
-    def run(workspace, *overrides, **options):
-        def kill(*_):
-            raise Killed
-
-        with monkeypatch.context() as patch:
-            patch.setattr("toolkit.training.loop.augment", kill)
-            with pytest.raises(Killed):
-                short(workspace, *overrides, **options)
-
-    return run
-
-
-def test_a_run_killed_before_its_first_checkpoint_leaves_the_finished_one_whole_and_is_begun_again(
-    fresh, short, weights_of, killed_at_once, capsys
-):
-    short(fresh)
-    curves, weights = fresh.metrics.read_bytes(), weights_of(fresh)
-    killed_at_once(fresh)
-    assert fresh.metrics.read_bytes() == curves
-    assert all(torch.equal(weights[name], tensor) for name, tensor in weights_of(fresh).items())
-    capsys.readouterr()
-    assert short(fresh, resume=True).finished
-    err = capsys.readouterr().err
-    assert "had saved nothing yet: beginning" in err
-    assert "had already finished" not in err
-    assert fresh.metrics.read_bytes() != curves  # its seconds are others
-    assert not fresh.new_metrics.exists()
-    assert short(fresh, resume=True).finished
-    assert "had already finished" in capsys.readouterr().err
-
-
-def test_records_that_cannot_take_their_place_are_one_message(fresh, short, weights_of, monkeypatch):
-    short(fresh)
-    weights, log = weights_of(fresh), keep.MetricsLog(fresh, None)
-
-    def full(self, target):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(CheckpointError, match="No space left on device"):
-        log.settle()
-    monkeypatch.undo()
-    assert all(torch.equal(weights[name], tensor) for name, tensor in weights_of(fresh).items())
-
-
-def test_a_restart_killed_before_its_first_checkpoint_leaves_the_unfinished_run_to_go_on_with(
-    fresh, short, weights_of, interrupt_after, monkeypatch, killed_at_once, capsys
-):
-    short(fresh)
-    weights, log = weights_of(fresh), records(fresh)
-    interrupt_after(6)
-    short(fresh)
-    monkeypatch.undo()
-    killed_at_once(fresh, restart=True)
-    assert short(fresh, resume=True).finished
-    assert all(torch.equal(weights[name], tensor) for name, tensor in weights_of(fresh).items())
-    assert [record for record in records(fresh) if record in log] == log
-    capsys.readouterr()
-    short(fresh, resume=True)
-    assert "had already finished" in capsys.readouterr().err
-
-
-def test_a_finished_model_of_another_recipe_is_named_before_it_is_replaced(fresh, short, capsys):
-    short(fresh)
-    capsys.readouterr()
-    short(fresh)
-    assert "will be replaced" not in capsys.readouterr().err
-    short(fresh, "train.lr=0.02")
-    assert "(3 epochs, " in (said := capsys.readouterr().err)
-    assert "will be replaced: another recipe made it" in said
-
-
-def test_another_recipe_cannot_go_on(fresh, short, interrupt_after):
-    interrupt_after(2)
-    short(fresh)
-    with pytest.raises(CheckpointError, match=r"made by another recipe.*Resume with the same flags and recipe"):
-        short(fresh, "train.lr=0.2", resume=True)
-    assert not Checkpoint.open(fresh.checkpoint).card.finished
-
-
-def test_with_nothing_to_go_on_from_a_run_begins(fresh, short, weights_of, capsys):
-    """So that one command, run again after every kill, ends the run."""
-    short(fresh)
-    before = weights_of(fresh)
-    shutil.rmtree(fresh.checkpoint)
-    assert short(fresh, resume=True).finished
-    assert "nothing to resume in" in capsys.readouterr().err
-    assert all(torch.equal(before[name], tensor) for name, tensor in weights_of(fresh).items())
-
-
-def test_an_unfinished_run_is_not_written_over_unasked(fresh, short, interrupt_after, monkeypatch, weights_of):
-    interrupt_after(6)
-    short(fresh)
-    monkeypatch.undo()
-    before = weights_of(fresh)
-    with pytest.raises(
-        CheckpointError, match=r"an unfinished run lies in .*, 1.5 of 3 epochs long\. `toolkit train --resume` goes on .* --restart"
-    ):
-        short(fresh)
-    assert all(torch.equal(before[name], tensor) for name, tensor in weights_of(fresh).items())
-    assert short(fresh, restart=True).finished
-    assert short(fresh).finished  # a finished one is only made again
-
-
-def test_two_runs_do_not_write_into_one_folder(fresh, short):
-    """The second would take the first one's half-written checkpoint for what a killed run left."""
-    with alone_in(fresh.folder), pytest.raises(ToolkitError, match=r"another run is training into .*tiny\. Wait for it"):
-        short(fresh)
-    assert short(fresh).finished
 
 
 def test_going_on_elsewhere_is_said(fresh, short, interrupt_after, monkeypatch, capsys):
@@ -260,24 +123,57 @@ def test_going_on_under_another_torch_is_said(fresh, short, interrupt_after, mon
     assert f"begun with torch {torch.__version__}, going on with torch 9.9: close to" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("fault", ["missing", "shape", "kind", "steps"])
+@pytest.mark.parametrize("fault", [
+    "optimizer", "schedule", "epoch", "step", "steps", "totals", "model", "updates", "records", "visits", "seconds", "looked_at",  # missing
+    "shape", "kind", "other steps", "no number", "before the beginning", "beyond the end",
+])  # fmt: skip
 def test_training_state_of_another_toolkit_or_model_is_one_message(fresh, short, interrupt_after, monkeypatch, fault):
     interrupt_after(6)
     short(fresh, "train.ema=0.9")
     monkeypatch.undo()
     path = fresh.checkpoint / RESUME
     state = torch.load(path, weights_only=True)
-    if fault == "missing":
-        del state["looked_at"]
+    if fault in state:
+        del state[fault]
+    elif fault == "no number":
+        state["visits"] = "many"
+    elif fault == "before the beginning":
+        state["records"] = -1
+    elif fault == "beyond the end":
+        state["step"] = 4
     elif fault == "shape":
         state["model"] = {name: tensor[:1] for name, tensor in state["model"].items() if tensor.ndim}
-    elif fault == "steps":
+    elif fault == "other steps":
         state["steps"] = 5
     else:
         state["optimizer"] = 7
     torch.save(state, path)
     with pytest.raises(CheckpointError, match=r"resume\.pt is not of this toolkit and this model .*--restart"):
         short(fresh, "train.ema=0.9", resume=True)
+
+
+def test_an_unfinished_run_that_cannot_be_read_is_not_said_to_go_on(fresh, short, interrupt_after, monkeypatch):
+    interrupt_after(6)
+    short(fresh)
+    monkeypatch.undo()
+    (fresh.checkpoint / CARD).write_text("{")
+    with pytest.raises(CheckpointError, match=r"cannot be gone on with: .*checkpoint\.json.*--restart begins anew") as raised:
+        short(fresh)
+    assert "--resume" not in str(raised.value)
+    assert short(fresh, restart=True).finished
+
+
+def test_as_many_processes_as_leave_one_without_an_image_are_named(fresh, short, interrupt_after, monkeypatch):
+    """Of a batch of one image more: two processes take it, three cannot."""
+    interrupt_after(2)
+    short(fresh, "train.subset=66")
+    monkeypatch.undo()
+    card = fresh.checkpoint / CARD
+    card.write_text(card.read_text().replace('"processes": "1"', '"processes": "3"'))
+    state = torch.load(fresh.checkpoint / RESUME, weights_only=True)
+    torch.save({**state, "steps": 4}, fresh.checkpoint / RESUME)
+    with pytest.raises(CheckpointError, match=r"begun with --nproc 3: 4 steps an epoch. With 1 there are 5, .* Go on with --nproc 3"):
+        short(fresh, "train.subset=66", resume=True)
 
 
 def test_training_state_beyond_all_measure_is_not_read(fresh, short, interrupt_after):
@@ -347,7 +243,7 @@ def start(workspace, *flags: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
-def test_ctrl_c_saves_and_resume_ends_the_run(fresh):
+def test_ctrl_c_saves_and_resume_ends_the_run(fresh, records):
     """A real SIGINT to a real process: exit 130 and a usable checkpoint, then --resume exits 0."""
     flags = ("--set", "train.subset=480", "--set", "train.batch_size=16", "--epochs", "8")
     process = start(fresh, *flags)

@@ -1,17 +1,16 @@
 """Several seeds: runs of their own, their mean and spread, and no choosing among them."""
 
 import json
-import shutil
 import statistics
 
 import pytest
 import torch
 
 from toolkit.checkpoint import Checkpoint
-from toolkit.errors import CheckpointError
+from toolkit.errors import CheckpointError, RecipeError, ToolkitError
 from toolkit.recipe import Recipe
 from toolkit.training import train_seeds
-from toolkit.workspace import Workspace
+from toolkit.workspace import Workspace, alone_in
 
 SHORT = ("train.subset=64", "train.batch_size=16", "train.epochs=1", "train.seed=5")
 
@@ -62,7 +61,7 @@ def test_a_series_does_not_write_over_an_unfinished_run(fresh, short, interrupt_
     interrupt_after(6)
     train_seeds(fresh, Recipe.read(fresh.recipe, SHORT), 2, device="cpu", restart=True)
     monkeypatch.undo()
-    shutil.rmtree(fresh.checkpoint)
+    assert not Checkpoint.open(fresh.checkpoint).card.finished  # until the series ends, and then it is another
     finished = (fresh.folder / "seeds/5/checkpoint/model.safetensors").stat().st_mtime_ns
     with pytest.raises(CheckpointError, match="seeds/6/checkpoint"):
         train_seeds(fresh, Recipe.read(fresh.recipe, SHORT), 2, device="cpu")
@@ -83,3 +82,16 @@ def test_an_interrupted_series_says_so_and_keeps_what_was_finished(fresh, interr
     assert not result.finished
     assert list(result.runs) == ["5"]
     assert not fresh.checkpoint.exists()
+
+
+def test_a_series_and_a_run_do_not_write_into_one_folder(fresh):
+    with alone_in(fresh.folder), pytest.raises(ToolkitError, match=r"another run is training into .*tiny\. Wait for it"):
+        train_seeds(fresh, Recipe.read(fresh.recipe, SHORT), 2, device="cpu")
+    assert not (fresh.folder / "seeds").exists()
+
+
+def test_seeds_beyond_the_last_one_are_refused_before_anything_is_trained(fresh):
+    recipe = Recipe.read(fresh.recipe, [*SHORT[:3], f"train.seed={2**31 - 1}"])
+    with pytest.raises(RecipeError, match=r"--seeds, which come to 2147483648"):
+        train_seeds(fresh, recipe, 2, device="cpu")
+    assert not (fresh.folder / "seeds").exists()

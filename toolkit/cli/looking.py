@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from toolkit import errors
-from toolkit.cli.options import DataDir, Json
+from toolkit.cli.options import Json
 from toolkit.workspace import Workspace
 
 
@@ -39,7 +39,6 @@ def doctor(
     mps: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Which operators of this model's steps MPS cannot take; on any machine.")
     ] = None,
-    data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
     """Say what this machine can run, and why not the rest.
@@ -54,7 +53,7 @@ def doctor(
         from toolkit.recipe import Recipe
         from toolkit.training.readiness import examine_mps
 
-        readiness = examine_mps(Recipe.read(Workspace.of(mps).recipe), data_dir)
+        readiness = examine_mps(Recipe.read(Workspace.of(mps).recipe))
         terminal.show(readiness, json)
         raise typer.Exit(errors.CHECK_FAILED if readiness.faults else errors.DONE)
     result = room.examine()

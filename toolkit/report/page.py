@@ -155,9 +155,12 @@ def _training(sources: Sources) -> Section:
     series = curves(sources.records, card.metrics if card.finished else {}, card.epochs_done)
     columns = ("epoch*", f"{series.judge} accuracy (%)*")
     rows = [(f"{epoch:g}", tables.percent(share)) for epoch, share in zip(series.judged_epochs, series.judged_accuracy, strict=True)]
-    note = "Train loss and accuracy are running means over the epoch so far, so they start anew with each epoch."
+    notes = ["Train loss and accuracy are running means over the epoch so far, so they start anew with each epoch."]
+    if smoothing := sources.checkpoint.recipe.train.label_smoothing:
+        least = tables.least_loss(smoothing, len(card.class_labels))
+        notes.append(f"The loss is the one that is minimised: with label smoothing {smoothing:g} it cannot fall below {least:.3f}.")
     shown = [table(f"{series.judge.capitalize()} accuracy by epoch", columns, rows)] if rows else []
-    return Section("training", "Training", tables=shown, charts=training_charts(series), notes=[note])
+    return Section("training", "Training", tables=shown, charts=training_charts(series), notes=notes)
 
 
 def _environment(sources: Sources) -> Section:

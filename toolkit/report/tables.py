@@ -1,5 +1,6 @@
 """What a result says, as tables of text. Made once, shown on the terminal, in HTML and in Markdown: the same digits in all three."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -63,7 +64,7 @@ def accuracy_cells(metrics: dict[str, float]) -> tuple[str, str, str]:
 
 def trained_rows(metrics: dict[str, float]) -> list[tuple[str, str]]:
     rows = [
-        ("train loss, last epoch", f"{metrics['train_loss']:.6g}"),
+        ("train loss, last epoch (as minimised)", f"{metrics['train_loss']:.6g}"),
         ("train accuracy, last epoch (%)", percent(metrics["train_accuracy"])),
     ]
     if "image_visits" in metrics:
@@ -74,6 +75,13 @@ def trained_rows(metrics: dict[str, float]) -> list[tuple[str, str]]:
         names = ("test accuracy (%)", "its exact 95 % interval", "test images wrong")
         rows += zip(names, accuracy_cells(metrics), strict=True)
     return rows
+
+
+def least_loss(label_smoothing: float, classes: int) -> float:
+    """Below which no cross-entropy against smoothed labels can fall: their own entropy, in nats."""
+    other = label_smoothing / classes
+    shares = [1 - label_smoothing + other, *[other] * (classes - 1)]
+    return -sum(share * math.log(share) for share in shares if share)
 
 
 def plural(count: int, noun: str) -> str:

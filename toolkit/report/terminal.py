@@ -101,8 +101,11 @@ def _ready(result: "Readiness") -> Iterable[Part]:
         yield table(f"What MPS cannot take of {result.model}", ("step", "operator", "calls*", "dtypes", "why"), rows)
     for step in ("training", "inference"):
         uses = [use for use in result.operators if use.step == step]
-        good = sum(use.fault is None for use in uses)
-        yield f"{step} step: {good} of {len(uses)} operators have an MPS kernel in torch {result.torch} for the dtypes they meet"
+        good, made = sum(use.fault is None and not use.composite for use in uses), sum(use.composite for use in uses)
+        yield (
+            f"{step} step: {good} of {len(uses)} operators have an MPS kernel in torch {result.torch} for the dtypes they meet; "
+            f"{made} more have one for all backends, which calls others that only a Mac can show"
+        )
     yield "what these kernels compute was not seen: that takes a Mac, where training begins with a check of the gradients"
 
 

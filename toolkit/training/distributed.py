@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
@@ -40,6 +40,7 @@ class Ranks:
 
     rank: int = 0
     size: int = 1
+    wrapped: list[nn.Module] = field(default_factory=list, compare=False)
 
     @property
     def leads(self) -> bool:
@@ -71,7 +72,16 @@ class Ranks:
             return model
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view")  # of one channel they are ambiguous
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")  # its new name is not in the oldest torch we take
-        return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)  # batch-norm's statistics are equal already
+        shared = nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)  # batch-norm's statistics are equal already
+        self.wrapped.append(shared)
+        return shared
+
+    def let_go(self) -> None:
+        """Of what was wrapped, which then computes nothing any more. It holds the process group, also where an exception's frames hold it;
+        and where it is the last to, Python's lock is held while gloo's threads are waited for, of which one may wait for that lock.
+        """
+        while self.wrapped:
+            vars(self.wrapped.pop()).clear()
 
 
 def _device() -> str:
@@ -94,17 +104,21 @@ def joined(backend: devices.Backend) -> Iterator[Ranks]:
         if local >= there:
             raise DeviceError(f"{local + 1} or more processes were asked for, and there are {there} CUDA devices. Use --nproc {there}")
         torch.cuda.set_device(local)
+    ranks = None
     try:
         # Before there is a process group: its default arguments would keep the group, and with it gloo's threads, beyond the end. One
         # that lets go of a tensor while the interpreter goes down aborts the process, with all of its work done.
         import_module("torch.distributed.nn.functional")
         distributed.init_process_group("nccl" if backend.id == "cuda" else "gloo")
-        yield Ranks(distributed.get_rank(), distributed.get_world_size())
+        ranks = Ranks(distributed.get_rank(), distributed.get_world_size())
+        yield ranks
     except RuntimeError as error:  # of gloo a plain one, of nccl a DistBackendError
         if isinstance(error, distributed.DistError) or "gloo" in str(error).lower():
             raise LostRank(f"rank {os.environ['RANK']} lost the others: {str(error).splitlines()[0]}") from error
         raise
     finally:
+        if ranks is not None:
+            ranks.let_go()
         if distributed.is_initialized():
             distributed.destroy_process_group()
 

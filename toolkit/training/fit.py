@@ -159,7 +159,7 @@ class Training:
         say(f"in {run.setting['precision']}, {run.setting['layout']}, {run.setting['threads']} threads a process")
         if previous and state:
             self.metrics, self.looked_at = previous.card.metrics, keep.go_on(run, previous, state)
-        log = MetricsLog(self.workspace, state, leads=self.ranks.leads, events=self.tensorboard)
+        log = MetricsLog(self.workspace, self.recipe, state, leads=self.ranks.leads, events=self.tensorboard)
         saved_at = time.monotonic()
         with self.phase("training"), interruptible() as stop, closing(log), self._progress(run) as update:
             over = state is not None and self._between_steps(run, split, log)
@@ -212,8 +212,7 @@ class Training:
         check_weights(run.result, self.recipe.train.lr)
         if self.ranks.leads:
             with self.phase("saving"):
-                log.settle()
-                keep.save(self.workspace, self.recipe, data, run, self.metrics, resume)
+                keep.save(self.workspace, self.recipe, data, run, log, self.metrics, resume)
 
     def _measure(self, data: Dataset, split: Split) -> dict[str, float]:
         """The accuracies that count: of the saved file, in fp32, on the CPU, whatever device trained it."""

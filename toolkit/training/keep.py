@@ -1,13 +1,13 @@
 """What a run leaves on the disk: its checkpoint, and a record of every figure it read."""
 
 import json
+import math
 import platform
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
@@ -15,9 +15,10 @@ from safetensors import SafetensorError
 from toolkit import __version__
 from toolkit.checkpoint import RESUME, Checkpoint, write_checkpoint
 from toolkit.data import Dataset
-from toolkit.errors import CheckpointError, ToolkitError
+from toolkit.errors import CheckpointError
 from toolkit.progress import say
 from toolkit.recipe import Recipe
+from toolkit.training.board import Board
 from toolkit.training.loop import Run
 from toolkit.workspace import Workspace, replacing_folder, write_text
 
@@ -30,29 +31,34 @@ def to_resume(workspace: Workspace, recipe: Recipe) -> Checkpoint | None:
         say(f"nothing to resume in {workspace.checkpoint}: beginning")
         return None
     checkpoint = Checkpoint.open(workspace.checkpoint)
+    if checkpoint.card.finished and workspace.new_metrics(recipe.hash).exists():
+        say(f"the run that was to replace the finished one in {workspace.checkpoint} had saved nothing yet: beginning")
+        return None
     if checkpoint.card.recipe_hash != recipe.hash:
         raise CheckpointError(
             f"the checkpoint in {workspace.checkpoint} was made by another recipe (hash {checkpoint.card.recipe_hash[:12]}, "
             f"now {recipe.hash[:12]}). Resume with the same flags and recipe, or begin anew: --restart"
         )
-    if checkpoint.card.finished and workspace.new_metrics.exists():
-        say(f"the run that was to replace the finished one in {workspace.checkpoint} had saved nothing yet: beginning")
-        return None
     return checkpoint
 
 
-def refuse_to_lose(workspace: Workspace) -> None:
+def refuse_to_lose(workspace: Workspace, otherwise: str = "The same command with --resume goes on with it, --restart begins anew") -> None:
     """Raises CheckpointError where an unfinished run would be written over. A finished one is only made again."""
     if not (workspace.checkpoint / RESUME).is_file():
         return
     try:
         checkpoint = Checkpoint.open(workspace.checkpoint)
         far = f", {checkpoint.card.epochs_done:.3g} of {checkpoint.recipe.train.epochs:g} epochs long"
-    except CheckpointError:  # of a later toolkit, or damaged
-        far = ""
-    raise CheckpointError(
-        f"an unfinished run lies in {workspace.checkpoint}{far}. `toolkit train --resume` goes on with it, --restart begins anew"
-    )
+    except CheckpointError as error:  # of a later toolkit, or damaged
+        raise CheckpointError(
+            f"an unfinished run lies in {workspace.checkpoint}, and cannot be gone on with: {error}. --restart begins anew"
+        ) from error
+    raise CheckpointError(f"an unfinished run lies in {workspace.checkpoint}{far}. {otherwise}")
+
+
+def give_up(workspace: Workspace) -> None:
+    """An unfinished run is not to be gone on with; what it has reached stays usable until something takes its place."""
+    (workspace.checkpoint / RESUME).unlink(missing_ok=True)
 
 
 def say_what_is_replaced(workspace: Workspace, recipe: Recipe) -> None:
@@ -68,20 +74,29 @@ def say_what_is_replaced(workspace: Workspace, recipe: Recipe) -> None:
 
 def go_on(run: Run, checkpoint: Checkpoint, state: dict[str, Any]) -> int:
     """The run goes on where its checkpoint was written. Returns at how many visits it last looked at its goal."""
+    before = {**checkpoint.card.setting, "torch": checkpoint.card.versions.get("torch", "?")}
+    present = {**run.setting, "torch": _versions()["torch"]}
+    processes = before.get("processes", "1")
+    if state.get("steps") != run.steps and processes != present["processes"]:
+        raise CheckpointError(
+            f"the run in {checkpoint.folder} was begun with --nproc {processes}: {state.get('steps')} steps an epoch. With "
+            f"{present['processes']} there are {run.steps}, for each process needs an image of the last batch. "
+            f"Go on with --nproc {processes}"
+        )
     try:
         run.go_on_from(state)
-        looked_at = int(state["looked_at"])
+        counts = {name: float(state[name]) for name in ("looked_at", *MetricsLog.STATE)}
+        if not all(0 <= count < math.inf for count in counts.values()):
+            raise ValueError(", ".join(f"{name} {count:g}" for name, count in counts.items()))
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]  # torch lists every tensor
         raise CheckpointError(
             f"{checkpoint.folder / RESUME} is not of this toolkit and this model ({reason}). Begin anew: --restart"
         ) from error
-    before = {**checkpoint.card.setting, "torch": checkpoint.card.versions.get("torch", "?")}
-    present = {**run.setting, "torch": _versions()["torch"]}
     if differing := {name for name, value in present.items() if before.get(name) != value}:
         was, now = ({name: each.get(name, "?") for name in sorted(differing)} for each in (before, present))
         say(f"begun with {_listed(was)}, going on with {_listed(now)}: close to an undisturbed run, but not bit for bit")
-    return looked_at
+    return int(counts["looked_at"])
 
 
 def _listed(setting: dict[str, str]) -> str:
@@ -89,20 +104,21 @@ def _listed(setting: dict[str, str]) -> str:
 
 
 def save(
-    workspace: Workspace, recipe: Recipe, data: Dataset, run: Run, metrics: dict[str, float], resume: dict[str, Any] | None
+    workspace: Workspace, recipe: Recipe, data: Dataset, run: Run, log: "MetricsLog", metrics: dict[str, float],
+    resume: dict[str, Any] | None,
 ) -> None:  # fmt: skip
-    """Replaces the checkpoint as a whole. `resume` None: the run has come to its end."""
+    """Replaces the checkpoint as a whole, and the curves with it. `resume` None: the run has come to its end."""
     _, channels, height, width = data.train_images.shape
     card = {
         "recipe": recipe.model_dump(mode="json"), "recipe_hash": recipe.hash, "seed": recipe.train.seed,
         "class_labels": list(data.classes), "input_shape": (channels, height, width), "device": run.backend.id, "setting": run.setting,
         "finished": resume is None, "epochs_done": run.epochs_done, "metrics": metrics, "versions": _versions(),
     }  # fmt: skip
-    _write(workspace, run.result.state_dict(), card, resume)
+    _write(workspace, run.result.state_dict(), card, resume, log.settle)
 
 
 def adopt(workspace: Workspace, other: Workspace) -> None:
-    """Checkpoint and curves of another run become this model's own."""
+    """Checkpoint and curves of another run become this model's own, and nothing else's stay."""
     with _or_checkpoint_error(workspace):
         with replacing_folder(workspace.checkpoint) as folder:
             shutil.copytree(other.checkpoint, folder, dirs_exist_ok=True)
@@ -110,11 +126,26 @@ def adopt(workspace: Workspace, other: Workspace) -> None:
             write_text(workspace.metrics, other.metrics.read_text(encoding="utf-8"))
         else:
             workspace.metrics.unlink(missing_ok=True)
+        _forget_begun(workspace)
+        shutil.rmtree(workspace.events, ignore_errors=True)
+        if other.events.is_dir():
+            shutil.copytree(other.events, workspace.events)
 
 
-def _write(workspace: Workspace, weights: dict[str, Any], card: dict[str, Any], resume: dict[str, Any] | None) -> None:
+def _forget_begun(workspace: Workspace) -> None:
+    """Records of runs that were to replace the checkpoint and never did."""
+    for path in workspace.folder.glob(workspace.new_metrics("*").name):
+        path.unlink()
+
+
+def _write(
+    workspace: Workspace, weights: dict[str, Any], card: dict[str, Any], resume: dict[str, Any] | None,
+    once_written: Callable[[], None] = lambda: None,
+) -> None:  # fmt: skip
+    """`once_written`: what is to change together with the checkpoint, called when all of it is there and before it takes its place."""
     with _or_checkpoint_error(workspace), replacing_folder(workspace.checkpoint) as folder:
         write_checkpoint(folder, weights, card, resume)
+        once_written()
 
 
 @contextmanager
@@ -126,7 +157,7 @@ def _or_checkpoint_error(workspace: Workspace) -> Iterator[None]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             f"cannot write the checkpoint in {workspace.checkpoint}: {reason}. The one that was there, if any, was kept. "
-            "Make room, or name another folder of models with TOOLKIT_MODELS, and go on with --resume"
+            "Make room there, and go on with --resume"
         ) from error
 
 
@@ -150,22 +181,26 @@ class MetricsLog:
     replace keeps its records beside the old ones until it has: `settle`. Where this process does not lead: nowhere.
     """
 
-    def __init__(self, workspace: Workspace, state: dict[str, Any] | None, *, leads: bool = True, events: bool = False) -> None:
+    STATE = ("records", "visits", "seconds")
+
+    def __init__(
+        self, workspace: Workspace, recipe: Recipe, state: dict[str, Any] | None, *, leads: bool = True, events: bool = False
+    ) -> None:  # fmt: skip
         self.workspace, self.records = workspace, 0
+        records, visits, seconds = (state[name] for name in self.STATE) if state else (0, 0, 0.0)
         replaces = state is None and workspace.checkpoint.exists()
-        path = self.path = (workspace.new_metrics if replaces else workspace.metrics) if leads else None
-        self.started = time.monotonic() - (state["seconds"] if state else 0.0)
-        self.board = _board(workspace.events, state["visits"] if state else None) if events and leads else None
-        self.visits = state["visits"] if state else 0
+        path = self.path = (workspace.new_metrics(recipe.hash) if replaces else workspace.metrics) if leads else None
+        self.started, self.visits = time.monotonic() - seconds, int(visits)
+        self.board = Board(workspace.events, self.visits if state else None) if events and leads else None
         if path is not None:
             with _or_checkpoint_error(workspace):
-                workspace.new_metrics.unlink(missing_ok=True)
-            kept = path.read_text(encoding="utf-8").splitlines()[: state["records"]] if state and path.is_file() else []
+                _forget_begun(workspace)
+            kept = path.read_text(encoding="utf-8").splitlines()[: int(records)] if state and path.is_file() else []
             write_text(path, "".join(line + "\n" for line in kept))
             self.records = len(kept)
 
     def state(self) -> dict[str, Any]:
-        return {"records": self.records, "visits": self.visits, "seconds": time.monotonic() - self.started}
+        return dict(zip(self.STATE, (self.records, self.visits, time.monotonic() - self.started), strict=True))
 
     def add(self, visits: int, record: dict[str, Any]) -> None:
         """A record after so many image visits."""
@@ -176,39 +211,21 @@ class MetricsLog:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({**record, "seconds": round(time.monotonic() - self.started, 3)}) + "\n")
         except OSError as error:
-            raise CheckpointError(f"cannot write to {self.path}: {error.strerror}. The last checkpoint, if any, was kept") from error
+            raise CheckpointError(
+                f"cannot write to {self.path}: {error.strerror}. The last checkpoint, if any, was kept. "
+                "Make room there, and go on with --resume"
+            ) from error
         self.records += 1
         if self.board is not None:
-            for name in CURVES & record.keys():
-                self.board.add_scalar(name, record[name], visits)
+            self.board.add(visits, {name: record[name] for name in CURVES & record.keys()})
 
     def settle(self) -> None:
-        """Before the run's first checkpoint takes its place: from now on the records are this run's."""
-        if self.path == self.workspace.new_metrics:
-            with _or_checkpoint_error(self.workspace):
-                self.path = self.path.replace(self.workspace.metrics)
+        """As the run's first checkpoint takes its place: from now on the records are this run's."""
+        if self.path is not None and self.path != self.workspace.metrics:
+            self.path = self.path.replace(self.workspace.metrics)
+        if self.board is not None:
+            self.board.settle()
 
     def close(self) -> None:
-        if self.board:
+        if self.board is not None:
             self.board.close()
-
-
-def _board(folder: Path, visits: int | None) -> Any:
-    """torch's own writer of TensorBoard event files. A new run begins new ones; a resumed one takes back what came after `visits`.
-
-    Raises ToolkitError where the package is missing, or nothing can be written.
-    """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ToolkitError(
-            f"--tensorboard needs the package tensorboard ({error}): pip install 'apple-deployment-toolkit[tensorboard]'"
-        ) from error
-    try:
-        if visits is None and folder.exists():
-            shutil.rmtree(folder)
-        return SummaryWriter(str(folder), purge_step=None if visits is None else visits + 1)
-    except OSError as error:
-        raise ToolkitError(
-            f"cannot write event files in {folder}: {error.strerror or error}. Train without --tensorboard, or make room"
-        ) from error

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from toolkit.data.augment import Augmentation, augment, draw
 from toolkit.devices import Backend
+from toolkit.errors import RecipeError
 from toolkit.recipe import Train
 from toolkit.training.distributed import Ranks, share_batch_norm
 from toolkit.training.schedule import Average, make_optimizer
@@ -53,6 +54,11 @@ class Run:
     def __init__(self, model: nn.Module, images: Tensor, labels: Tensor, plan: Train, backend: Backend, ranks: Ranks | None = None) -> None:
         self.images, self.labels, self.plan, self.backend, self.ranks = images, labels, plan, backend, ranks or Ranks()
         self.steps = steps_per_epoch(len(images), plan.batch_size, self.ranks.size)  # in an epoch
+        if not self.steps:
+            raise RecipeError(
+                f"{len(images):,} training images are too few for {self.ranks.size} processes, each of which needs one. "
+                "Use a smaller --nproc"
+            )
         self.total_steps = max(1, round(plan.epochs * self.steps))
         self.bf16 = plan.autocast == "bf16" or (plan.autocast == "auto" and backend.has_bf16())
         self.layout = torch.channels_last if backend.channels_last(plan.channels_last) else torch.contiguous_format
@@ -116,12 +122,14 @@ class Run:
         }  # fmt: skip
 
     def go_on_from(self, state: dict[str, Any]) -> None:
-        """`state()` of an earlier run whose `result` the model was built from. Raises ValueError where its epochs had other steps."""
+        """`state()` of an earlier run whose `result` the model was built from. Raises ValueError, and others, where it is none."""
         if state["steps"] != self.steps:
             raise ValueError(f"an epoch had {state['steps']} steps, and has {self.steps} with as many processes as there are now")
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        self.epoch, self.step = state["epoch"], state["step"]
+        self.epoch, self.step = int(state["epoch"]), int(state["step"])
+        if not (self.epoch >= 0 and 0 <= self.step < self.steps):
+            raise ValueError(f"step {self.step} of epoch {self.epoch}, of {self.steps} steps")
         if self.ranks.leads:
             self.totals = state["totals"].to(self.images.device)
         if self.average:

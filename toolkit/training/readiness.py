@@ -27,13 +27,16 @@ UNKNOWN_TO_MPS = {torch.float64, torch.complex128}
 
 @dataclass(frozen=True)
 class OperatorUse:
-    """An operator of a step. `fault` None: MPS has a kernel for it, and every dtype it met."""
+    """An operator of a step. `fault` None: MPS has every dtype it met, and a kernel for it, or it is `composite`: one kernel of torch's
+    for all backends, that calls others. Which ones depends on the backend, so that no other machine can see them.
+    """
 
     step: str  # training | inference
     operator: str
     calls: int
     dtypes: tuple[str, ...]
     fault: str | None
+    composite: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,9 @@ class Readiness:
         return [use for use in self.operators if use.fault is not None]
 
 
-def examine_mps(recipe: Recipe, data_dir: Path | None = None) -> Readiness:
+def examine_mps(recipe: Recipe) -> Readiness:
     """Every ATen operator and dtype of two training steps and one inference step of the recipe, judged for MPS."""
-    data = load(recipe.data.set, data_dir)
+    data = load("digits")  # in place of the recipe's, which may be a download: operators depend on no picture, and all have this shape
     images, labels = data.train_images[:IMAGES], data.train_labels[:IMAGES]
     # Two steps of an epoch each: an optimiser does other things at its first one than at all others.
     plan = recipe.train.model_copy(update={"epochs": 2, "batch_size": IMAGES, "subset": None, "holdout": 0, "plain_end": 0.0})
@@ -82,8 +85,8 @@ class _Trace(TorchDispatchMode):
         self.dtypes: dict[str, set[torch.dtype]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
         name = func.name()  # aten::add.Tensor
+        out = func(*args, **(kwargs or {}))
         found = {leaf.dtype for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, torch.Tensor)}
         if found:  # else it is the profiler's, and computes nothing
             self.calls[name] += 1
@@ -92,31 +95,46 @@ class _Trace(TorchDispatchMode):
 
     def uses(self, step: str) -> list[OperatorUse]:
         return [
-            OperatorUse(
-                step, name, calls, tuple(sorted(str(dtype).removeprefix("torch.") for dtype in self.dtypes[name])), self._fault(name)
-            )
+            OperatorUse(step, name, calls, self._dtypes(name), self._fault(name), is_composite(name))
             for name, calls in sorted(self.calls.items())
         ]
 
+    def _dtypes(self, name: str) -> tuple[str, ...]:
+        return tuple(sorted(str(dtype).removeprefix("torch.") for dtype in self.dtypes[name]))
+
     def _fault(self, name: str) -> str | None:
-        faults = [] if has_mps_kernel(name) else ["torch has no MPS kernel for it"]
+        faults = [] if has_mps_kernel(name) or is_composite(name) else ["torch has no MPS kernel for it"]
         faults += [f"MPS has no {str(dtype).removeprefix('torch.')}" for dtype in self.dtypes[name] & UNKNOWN_TO_MPS]
         return "; ".join(sorted(faults)) or None
 
 
 def has_mps_kernel(operator: str) -> bool:
-    """`operator` as aten::add.Tensor. By torch's own table: a kernel for MPS, or one that is made of others on any backend."""
+    """Of its own, by torch's table. `operator` as aten::add.Tensor."""
     kernels, functions = _table()
-    namespace, _, name = operator.partition("::")
-    function = functions.get(name) if namespace == "aten" else None
+    function = functions.get(operator)
     if function is None:
         return False
-    delegate = functions.get(str(function.structured_delegate)) if function.structured_delegate else None
-    composite = (
+    delegate = functions.get(f"aten::{function.structured_delegate}") if function.structured_delegate else None
+    return bool(kernels.has_kernel(function) or (delegate is not None and kernels.has_kernel(delegate)))
+
+
+def is_composite(operator: str) -> bool:
+    """Has it, on MPS, no kernel of its own, but one that calls others? Not where it only allocates for its out= form, which MPS lacks."""
+    _, functions = _table()
+    function = functions.get(operator)
+    if function is None or has_mps_kernel(operator):
+        return False
+    out = functions.get(f"{operator}_out" if "." in operator else f"{operator}.out")
+    if out is not None and not (_for_all_backends(out) or has_mps_kernel(f"aten::{out.func.name}")):
+        return False
+    return _for_all_backends(function)
+
+
+def _for_all_backends(function: Any) -> bool:
+    return bool(
         function.has_composite_implicit_autograd_kernel or function.has_composite_explicit_autograd_kernel
         or function.has_composite_explicit_autograd_non_functional_kernel
     )  # fmt: skip
-    return bool(composite or kernels.has_kernel(function) or (delegate is not None and kernels.has_kernel(delegate)))
 
 
 @cache
@@ -127,4 +145,4 @@ def _table() -> tuple[Any, dict[str, Any]]:
 
     folder = Path(torchgen.__file__).parent / "packaged" / "ATen" / "native"
     parsed = parse_native_yaml(str(folder / "native_functions.yaml"), str(folder / "tags.yaml"))
-    return parsed.backend_indices[DispatchKey.MPS], {str(function.func.name): function for function in parsed.native_functions}
+    return parsed.backend_indices[DispatchKey.MPS], {f"aten::{function.func.name}": function for function in parsed.native_functions}

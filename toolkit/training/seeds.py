@@ -3,6 +3,7 @@
 import json
 import statistics
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from toolkit.progress import say
 from toolkit.recipe import Recipe
 from toolkit.training import keep
 from toolkit.training.fit import Training, session
-from toolkit.workspace import Workspace, write_text
+from toolkit.workspace import Workspace, alone_in, recover, write_text
 
 
 @dataclass(frozen=True)
@@ -44,16 +45,17 @@ def train_seeds(workspace: Workspace, recipe: Recipe, count: int, *, device: str
     """
     runs: dict[str, dict[str, float]] = {}
     reached: dict[str, bool] = {}
-    seeds = range(recipe.train.seed, recipe.train.seed + count)
-    places = {seed: Workspace(workspace.folder / "seeds" / str(seed), workspace.recipe) for seed in seeds}
-    with session(device) as (backend, ranks):
-        if not options.get("restart"):
-            for place in [workspace] if options.get("resume") else [workspace, *places.values()]:
-                keep.refuse_to_lose(place)
+    recipes = [_of_seed(recipe, recipe.train.seed + number) for number in range(count)]
+    places = [Workspace(workspace.folder / "seeds" / str(each.train.seed), workspace.recipe) for each in recipes]
+    with session(device) as (backend, ranks), alone_in(workspace.folder) if ranks.leads else nullcontext():
+        if ranks.leads:
+            recover(workspace.checkpoint)
+            _refuse_to_lose(workspace, places, **options)
+        ranks.wait()
         keep.say_what_is_replaced(workspace, recipe)
-        for number, (seed, place) in enumerate(places.items(), start=1):
+        for number, (varied, place) in enumerate(zip(recipes, places, strict=True), start=1):
+            seed = varied.train.seed
             say(f"seed {seed} ({number} of {count})")
-            varied = recipe.model_copy(update={"train": recipe.train.model_copy(update={"seed": seed})})
             training = Training(place, varied, backend, ranks, **options)
             result = training.end()
             if result.finished:
@@ -64,11 +66,29 @@ def train_seeds(workspace: Workspace, recipe: Recipe, count: int, *, device: str
                 return _summary(workspace, runs, reached, finished=False)
         summary = _summary(workspace, runs, reached, finished=True)
         if ranks.leads:
-            keep.adopt(workspace, places[recipe.train.seed])
+            keep.adopt(workspace, places[0])
             values = {**asdict(summary), "checkpoint": workspace.checkpoint.name, "recipe_hash": recipe.hash}
             write_text(workspace.folder / "seeds" / "seeds.json", json.dumps(values, indent=1) + "\n")
         ranks.wait()
     return summary
+
+
+def _of_seed(recipe: Recipe, seed: int) -> Recipe:
+    """Raises RecipeError where there is no such seed."""
+    values = recipe.model_dump(mode="json")
+    return Recipe.from_values({**values, "train": {**values["train"], "seed": seed}}, source=f"--seeds, which come to {seed}")
+
+
+def _refuse_to_lose(workspace: Workspace, places: Sequence[Workspace], *, resume: bool = False, restart: bool = False, **_: Any) -> None:
+    """The model's own checkpoint is replaced at the end: one that is not finished is given up by --restart alone."""
+    if restart:
+        keep.give_up(workspace)
+        return
+    keep.refuse_to_lose(
+        workspace, "--seeds would replace it in the end. Finish it with --resume and without --seeds, or delete that folder"
+    )
+    for place in () if resume else places:
+        keep.refuse_to_lose(place)
 
 
 def _summary(workspace: Workspace, runs: dict[str, dict[str, float]], reached: dict[str, bool], *, finished: bool) -> SeedsResult:
