@@ -9,7 +9,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,9 +67,12 @@ class Workspace:
     def metrics(self) -> Path:
         return self.folder / "metrics.jsonl"
 
-    def new_metrics(self, recipe_hash: str) -> Path:
-        """Of a run of that recipe that has a checkpoint to replace, until it has replaced it."""
-        return self.folder / f"metrics.{recipe_hash[:12]}.new"
+    def new_metrics(self, run: str) -> Path:
+        """Of a run that has a checkpoint to replace, until it has replaced it. `run`: which one, by its recipe's hash."""
+        return self.folder / f"metrics.{run[:12]}.new"
+
+    def new_events(self, run: str) -> Path:
+        return self.folder / f"tensorboard.{run[:12]}.new"
 
     @property
     def events(self) -> Path:
@@ -85,10 +88,11 @@ class Workspace:
 
 
 @contextmanager
-def replacing_folder(target: Path) -> Iterator[Path]:
+def replacing_folder(target: Path, once_whole: Callable[[], None] = lambda: None) -> Iterator[Path]:
     """A new, empty folder to fill; it takes the place of `target` when the block ends well, and vanishes otherwise.
 
-    Whoever looks at `target` sees the old folder or the new one, never a half-written one.
+    Whoever looks at `target` sees the old folder or the new one, never a half-written one. `once_whole` changes what is to change
+    together with it, when all of it is on the disk and nothing is left but to rename it.
     """
     target = target.resolve()  # a link to another disk stays a link
     try:
@@ -100,6 +104,7 @@ def replacing_folder(target: Path) -> Iterator[Path]:
         yield fresh
         fresh.chmod(0o755)  # mkdtemp makes folders for their owner only
         _onto_the_disk(fresh)
+        once_whole()
         old = fresh.with_name(fresh.name + ".old")
         if target.exists():
             target.rename(old)

@@ -70,21 +70,28 @@ def test_what_a_run_of_another_recipe_left_begins_nothing(fresh, short, killed_a
     assert Checkpoint.open(fresh.checkpoint).recipe.train.lr == 0.02
 
 
-def test_records_that_cannot_take_their_place_are_one_message_and_nothing_is_changed(fresh, short, weights_of, monkeypatch):
+@pytest.mark.parametrize("fault", ["the curves' place", "the disk itself"])
+def test_what_cannot_be_written_is_one_message_and_nothing_is_changed(fresh, short, weights_of, monkeypatch, fault):
     short(fresh)
     weights, curves, replace = weights_of(fresh), fresh.metrics.read_bytes(), Path.replace
 
-    def full(self, target):
-        if self.suffix == ".new":
+    def full(self, target=None):
+        if self.suffix == ".new" or target is None:
             raise OSError(28, "No space left on device")
         return replace(self, target)
 
-    monkeypatch.setattr(Path, "replace", full)
+    if fault == "the disk itself":
+        monkeypatch.setattr("toolkit.workspace._onto_the_disk", full)
+    else:
+        monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(CheckpointError, match="No space left on device"):
         short(fresh)
     monkeypatch.undo()
     assert fresh.metrics.read_bytes() == curves
     assert all(torch.equal(weights[name], tensor) for name, tensor in weights_of(fresh).items())
+    stamp = (fresh.checkpoint / WEIGHTS).stat().st_mtime_ns
+    assert short(fresh, resume=True).finished
+    assert (fresh.checkpoint / WEIGHTS).stat().st_mtime_ns != stamp  # the run that failed was begun again
 
 
 def test_a_restart_killed_before_its_first_checkpoint_leaves_the_unfinished_run_to_go_on_with(
@@ -138,7 +145,7 @@ def test_an_unfinished_run_is_not_written_over_unasked(fresh, short, interrupt_a
     monkeypatch.undo()
     before = weights_of(fresh)
     with pytest.raises(
-        CheckpointError, match=r"an unfinished run lies in .*, 1.5 of 3 epochs long\. The same command with --resume goes on .* --restart"
+        CheckpointError, match=r"an unfinished run lies in .*, 1.5 of 3 epochs long\. With --resume the same command goes on .* --restart"
     ):
         short(fresh)
     assert all(torch.equal(before[name], tensor) for name, tensor in weights_of(fresh).items())
@@ -153,15 +160,26 @@ def test_two_runs_do_not_write_into_one_folder(fresh, short):
     assert short(fresh).finished
 
 
-def test_event_files_of_a_finished_model_stay_until_a_run_replaces_it(fresh, short, killed_at_once):
+@pytest.mark.parametrize("shown", [True, False])
+def test_event_files_are_those_of_the_model_that_is_there(fresh, short, killed_at_once, shown):
+    """Until another run replaces it, whether that one writes any or not."""
     pytest.importorskip("tensorboard")
     short(fresh, tensorboard=True)
-    (earlier,) = fresh.events.iterdir()
+    earlier = sorted(fresh.events.iterdir())
     killed_at_once(fresh, tensorboard=True)
-    assert earlier.exists()
-    short(fresh, tensorboard=True)
-    assert not earlier.exists()
-    assert len(list(fresh.events.iterdir())) == 1
+    assert sorted(fresh.events.iterdir()) == earlier
+    short(fresh, tensorboard=shown)
+    assert not any(path.exists() for path in earlier)
+    assert fresh.events.exists() == shown
+    assert not list(fresh.folder.glob("*.new"))
+
+
+def test_an_unfinished_run_of_another_recipe_is_said_to_be_one(fresh, short, interrupt_after, monkeypatch):
+    interrupt_after(6)
+    short(fresh)
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match=r"of another recipe \(hash .*With --resume the command that began it goes on with it"):
+        short(fresh, "train.lr=0.02")
 
 
 def test_event_files_that_cannot_be_written_are_one_message(fresh, short, monkeypatch):

@@ -123,9 +123,16 @@ def test_going_on_under_another_torch_is_said(fresh, short, interrupt_after, mon
     assert f"begun with torch {torch.__version__}, going on with torch 9.9: close to" in capsys.readouterr().err
 
 
+BROKEN = {
+    "visits in words": {"visits": "many"}, "records before the first": {"records": -1}, "seconds without end": {"seconds": float("inf")},
+    "a step beyond the epoch": {"step": 4}, "an epoch beyond the run": {"epoch": 3, "step": 0}, "no epoch at all": {"epoch": float("inf")},
+    "updates undone": {"updates": -10}, "updates in words": {"updates": "many"}, "three totals": {"totals": torch.zeros(3)},
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("fault", [
     "optimizer", "schedule", "epoch", "step", "steps", "totals", "model", "updates", "records", "visits", "seconds", "looked_at",  # missing
-    "shape", "kind", "other steps", "no number", "before the beginning", "beyond the end",
+    *("shape", "kind", "other steps"), *BROKEN,
 ])  # fmt: skip
 def test_training_state_of_another_toolkit_or_model_is_one_message(fresh, short, interrupt_after, monkeypatch, fault):
     interrupt_after(6)
@@ -135,12 +142,8 @@ def test_training_state_of_another_toolkit_or_model_is_one_message(fresh, short,
     state = torch.load(path, weights_only=True)
     if fault in state:
         del state[fault]
-    elif fault == "no number":
-        state["visits"] = "many"
-    elif fault == "before the beginning":
-        state["records"] = -1
-    elif fault == "beyond the end":
-        state["step"] = 4
+    elif fault in BROKEN:
+        state |= BROKEN[fault]
     elif fault == "shape":
         state["model"] = {name: tensor[:1] for name, tensor in state["model"].items() if tensor.ndim}
     elif fault == "other steps":

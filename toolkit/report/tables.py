@@ -81,7 +81,7 @@ def least_loss(label_smoothing: float, classes: int) -> float:
     """Below which no cross-entropy against smoothed labels can fall: their own entropy, in nats."""
     other = label_smoothing / classes
     shares = [1 - label_smoothing + other, *[other] * (classes - 1)]
-    return -sum(share * math.log(share) for share in shares if share)
+    return -sum(share * math.log(share) for share in shares)
 
 
 def plural(count: int, noun: str) -> str:

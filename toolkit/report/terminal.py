@@ -104,7 +104,7 @@ def _ready(result: "Readiness") -> Iterable[Part]:
         good, made = sum(use.fault is None and not use.composite for use in uses), sum(use.composite for use in uses)
         yield (
             f"{step} step: {good} of {len(uses)} operators have an MPS kernel in torch {result.torch} for the dtypes they meet; "
-            f"{made} more have one for all backends, which calls others that only a Mac can show"
+            f"for {made}, torch has one for all backends, which calls others that only a Mac can show"
         )
     yield "what these kernels compute was not seen: that takes a Mac, where training begins with a check of the gradients"
 

@@ -9,8 +9,7 @@ from toolkit.errors import ToolkitError
 
 
 class Board:
-    """The curves of one run in `folder`. A new run's stand beside the last one's until `settle`; one that goes on, `visits` images
-    old, takes back what came after them.
+    """The curves of one run in `folder`; a run that goes on, `visits` images old, takes back what came after them.
 
     Raises ToolkitError where the package is missing, or nothing can be written.
     """
@@ -24,19 +23,14 @@ class Board:
             ) from error
         self.folder = folder
         with self._or_toolkit_error():
-            self.earlier = list(folder.iterdir()) if visits is None and folder.exists() else []
+            if visits is None and folder.exists():
+                shutil.rmtree(folder)
             self.writer = SummaryWriter(str(folder), purge_step=None if visits is None else visits + 1)
 
     def add(self, visits: int, figures: dict[str, float]) -> None:
         with self._or_toolkit_error():
             for name, value in figures.items():
                 self.writer.add_scalar(name, value, visits)
-
-    def settle(self) -> None:
-        """The run has a checkpoint: another one's curves are of a model that is no more."""
-        while self.earlier:
-            path = self.earlier.pop()
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def close(self) -> None:
         with self._or_toolkit_error():

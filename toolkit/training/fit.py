@@ -116,7 +116,7 @@ class Training:
         self.ranks.wait()
         previous = keep.to_resume(self.workspace, self.recipe) if self.resume else None
         if not (self.resume or self.restart):
-            keep.refuse_to_lose(self.workspace)
+            keep.refuse_to_lose(self.workspace, self.recipe)
         if previous is None and self.ranks.leads:
             keep.say_what_is_replaced(self.workspace, self.recipe)
         if previous is not None and previous.card.finished:

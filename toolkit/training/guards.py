@@ -35,5 +35,5 @@ def check_weights(model: nn.Module, peak: float) -> None:
 def _diverged(what: str, peak: float) -> ToolkitError:
     return ToolkitError(
         f"training diverged: {what}. Lower the recipe's learning rate, {peak:g}: --set train.lr={peak / 10:g}. "
-        "The last good checkpoint, if any, was kept; with another rate a run begins anew, which takes --restart"
+        "The last good checkpoint, if any, was kept; --restart begins anew where it is of an unfinished run"
     )

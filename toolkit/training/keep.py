@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
@@ -42,7 +43,7 @@ def to_resume(workspace: Workspace, recipe: Recipe) -> Checkpoint | None:
     return checkpoint
 
 
-def refuse_to_lose(workspace: Workspace, otherwise: str = "The same command with --resume goes on with it, --restart begins anew") -> None:
+def refuse_to_lose(workspace: Workspace, recipe: Recipe, otherwise: str | None = None) -> None:
     """Raises CheckpointError where an unfinished run would be written over. A finished one is only made again."""
     if not (workspace.checkpoint / RESUME).is_file():
         return
@@ -53,12 +54,17 @@ def refuse_to_lose(workspace: Workspace, otherwise: str = "The same command with
         raise CheckpointError(
             f"an unfinished run lies in {workspace.checkpoint}, and cannot be gone on with: {error}. --restart begins anew"
         ) from error
-    raise CheckpointError(f"an unfinished run lies in {workspace.checkpoint}{far}. {otherwise}")
+    own = checkpoint.card.recipe_hash == recipe.hash
+    which = "" if own else f", of another recipe (hash {checkpoint.card.recipe_hash[:12]}, now {recipe.hash[:12]})"
+    by = "the same command" if own else "the command that began it"
+    advice = otherwise or f"With --resume {by} goes on with it; --restart begins anew"
+    raise CheckpointError(f"an unfinished run lies in {workspace.checkpoint}{which}{far}. {advice}")
 
 
 def give_up(workspace: Workspace) -> None:
     """An unfinished run is not to be gone on with; what it has reached stays usable until something takes its place."""
-    (workspace.checkpoint / RESUME).unlink(missing_ok=True)
+    with _or_checkpoint_error(workspace):
+        (workspace.checkpoint / RESUME).unlink(missing_ok=True)
 
 
 def say_what_is_replaced(workspace: Workspace, recipe: Recipe) -> None:
@@ -88,7 +94,8 @@ def go_on(run: Run, checkpoint: Checkpoint, state: dict[str, Any]) -> int:
         counts = {name: float(state[name]) for name in ("looked_at", *MetricsLog.STATE)}
         if not all(0 <= count < math.inf for count in counts.values()):
             raise ValueError(", ".join(f"{name} {count:g}" for name, count in counts.items()))
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        state |= counts
+    except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]  # torch lists every tensor
         raise CheckpointError(
             f"{checkpoint.folder / RESUME} is not of this toolkit and this model ({reason}). Begin anew: --restart"
@@ -119,33 +126,44 @@ def save(
 
 def adopt(workspace: Workspace, other: Workspace) -> None:
     """Checkpoint and curves of another run become this model's own, and nothing else's stay."""
+    curves, events = workspace.new_metrics("adopted"), workspace.new_events("adopted")
     with _or_checkpoint_error(workspace):
-        with replacing_folder(workspace.checkpoint) as folder:
-            shutil.copytree(other.checkpoint, folder, dirs_exist_ok=True)
-        if other.metrics.is_file():
-            write_text(workspace.metrics, other.metrics.read_text(encoding="utf-8"))
-        else:
-            workspace.metrics.unlink(missing_ok=True)
         _forget_begun(workspace)
-        shutil.rmtree(workspace.events, ignore_errors=True)
-        if other.events.is_dir():
-            shutil.copytree(other.events, workspace.events)
+        for source, target in ((other.metrics, curves), (other.events, events)):
+            if source.is_dir():
+                shutil.copytree(source, target)
+            elif source.exists():
+                shutil.copyfile(source, target)
+        with replacing_folder(workspace.checkpoint, lambda: _take_their_place(workspace, curves, events)) as folder:
+            shutil.copytree(other.checkpoint, folder, dirs_exist_ok=True)
+
+
+def _take_their_place(workspace: Workspace, curves: Path, events: Path) -> None:
+    """With a new checkpoint; where there are none of it, those of the old one go all the same."""
+    if workspace.events.exists():
+        shutil.rmtree(workspace.events)
+    if events.exists():
+        events.rename(workspace.events)
+    if curves.exists():
+        curves.replace(workspace.metrics)
+    else:
+        workspace.metrics.unlink(missing_ok=True)
 
 
 def _forget_begun(workspace: Workspace) -> None:
-    """Records of runs that were to replace the checkpoint and never did."""
+    """What runs left that were to replace the checkpoint and never did."""
     for path in workspace.folder.glob(workspace.new_metrics("*").name):
         path.unlink()
+    for path in workspace.folder.glob(workspace.new_events("*").name):
+        shutil.rmtree(path)
 
 
 def _write(
     workspace: Workspace, weights: dict[str, Any], card: dict[str, Any], resume: dict[str, Any] | None,
-    once_written: Callable[[], None] = lambda: None,
+    once_whole: Callable[[], None] = lambda: None,
 ) -> None:  # fmt: skip
-    """`once_written`: what is to change together with the checkpoint, called when all of it is there and before it takes its place."""
-    with _or_checkpoint_error(workspace), replacing_folder(workspace.checkpoint) as folder:
+    with _or_checkpoint_error(workspace), replacing_folder(workspace.checkpoint, once_whole) as folder:
         write_checkpoint(folder, weights, card, resume)
-        once_written()
 
 
 @contextmanager
@@ -175,7 +193,7 @@ def _versions() -> dict[str, str]:
 
 
 class MetricsLog:
-    """metrics.jsonl, one record a line, and TensorBoard's event files where a folder is given for them.
+    """metrics.jsonl, one record a line, and with `events` TensorBoard's files too.
 
     A resumed run goes on after the records of its checkpoint, and `seconds` goes on counting. A new one that has a checkpoint to
     replace keeps its records beside the old ones until it has: `settle`. Where this process does not lead: nowhere.
@@ -186,25 +204,29 @@ class MetricsLog:
     def __init__(
         self, workspace: Workspace, recipe: Recipe, state: dict[str, Any] | None, *, leads: bool = True, events: bool = False
     ) -> None:  # fmt: skip
-        self.workspace, self.records = workspace, 0
+        self.workspace, self.run, self.leads, self.records = workspace, recipe.hash, leads, 0
         records, visits, seconds = (state[name] for name in self.STATE) if state else (0, 0, 0.0)
-        replaces = state is None and workspace.checkpoint.exists()
-        path = self.path = (workspace.new_metrics(recipe.hash) if replaces else workspace.metrics) if leads else None
         self.started, self.visits = time.monotonic() - seconds, int(visits)
-        self.board = Board(workspace.events, self.visits if state else None) if events and leads else None
-        if path is not None:
-            with _or_checkpoint_error(workspace):
-                _forget_begun(workspace)
-            kept = path.read_text(encoding="utf-8").splitlines()[: int(records)] if state and path.is_file() else []
-            write_text(path, "".join(line + "\n" for line in kept))
-            self.records = len(kept)
+        self.replaces = state is None and workspace.checkpoint.exists()
+        self.path = workspace.new_metrics(self.run) if self.replaces else workspace.metrics
+        self.board: Board | None = None
+        if not leads:
+            return
+        with _or_checkpoint_error(workspace):
+            _forget_begun(workspace)
+        kept = self.path.read_text(encoding="utf-8").splitlines()[: int(records)] if state and self.path.is_file() else []
+        write_text(self.path, "".join(line + "\n" for line in kept))
+        self.records = len(kept)
+        if events:
+            folder = workspace.new_events(self.run) if self.replaces else workspace.events
+            self.board = Board(folder, self.visits if state else None)
 
     def state(self) -> dict[str, Any]:
         return dict(zip(self.STATE, (self.records, self.visits, time.monotonic() - self.started), strict=True))
 
     def add(self, visits: int, record: dict[str, Any]) -> None:
         """A record after so many image visits."""
-        if self.path is None:
+        if not self.leads:
             return
         self.visits = visits
         try:
@@ -220,11 +242,14 @@ class MetricsLog:
             self.board.add(visits, {name: record[name] for name in CURVES & record.keys()})
 
     def settle(self) -> None:
-        """As the run's first checkpoint takes its place: from now on the records are this run's."""
-        if self.path is not None and self.path != self.workspace.metrics:
-            self.path = self.path.replace(self.workspace.metrics)
+        """As the run's first checkpoint takes its place: from now on the curves are this run's."""
+        if not self.replaces:
+            return
+        self.close()  # event files are written to by name
+        _take_their_place(self.workspace, self.path, self.workspace.new_events(self.run))
+        self.path, self.replaces = self.workspace.metrics, False
         if self.board is not None:
-            self.board.settle()
+            self.board = Board(self.workspace.events, self.visits)
 
     def close(self) -> None:
         if self.board is not None:

@@ -128,13 +128,15 @@ class Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.epoch, self.step = int(state["epoch"]), int(state["step"])
-        if not (self.epoch >= 0 and 0 <= self.step < self.steps):
-            raise ValueError(f"step {self.step} of epoch {self.epoch}, of {self.steps} steps")
+        if not (self.epoch >= 0 and 0 <= self.step < self.steps) or self.done:
+            raise ValueError(f"step {self.step} of epoch {self.epoch}, where {self.plan.epochs:g} have {self.steps} steps each")
         if self.ranks.leads:
-            self.totals = state["totals"].to(self.images.device)
+            self.totals.copy_(state["totals"])
         if self.average:
             self.model.load_state_dict(state["model"])
-            self.average.updates = state["updates"]
+            self.average.updates = int(state["updates"])
+            if self.average.updates < 0:
+                raise ValueError(f"{self.average.updates} updates of the average")
 
     def figures(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Figures]:
         """Takes the steps. Yields at the first, then every LOG_STEPS, and at every epoch's end; once `stop()`, a last time."""

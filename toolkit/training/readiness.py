@@ -110,7 +110,7 @@ class _Trace(TorchDispatchMode):
 
 def has_mps_kernel(operator: str) -> bool:
     """Of its own, by torch's table. `operator` as aten::add.Tensor."""
-    kernels, functions = _table()
+    kernels, functions, _ = _table()
     function = functions.get(operator)
     if function is None:
         return False
@@ -120,11 +120,11 @@ def has_mps_kernel(operator: str) -> bool:
 
 def is_composite(operator: str) -> bool:
     """Has it, on MPS, no kernel of its own, but one that calls others? Not where it only allocates for its out= form, which MPS lacks."""
-    _, functions = _table()
+    _, functions, with_out = _table()
     function = functions.get(operator)
     if function is None or has_mps_kernel(operator):
         return False
-    out = functions.get(f"{operator}_out" if "." in operator else f"{operator}.out")
+    out = with_out.get(function.func.signature())
     if out is not None and not (_for_all_backends(out) or has_mps_kernel(f"aten::{out.func.name}")):
         return False
     return _for_all_backends(function)
@@ -138,11 +138,14 @@ def _for_all_backends(function: Any) -> bool:
 
 
 @cache
-def _table() -> tuple[Any, dict[str, Any]]:
+def _table() -> tuple[Any, dict[str, Any], dict[Any, Any]]:
+    """Kernels for MPS; functions by name; those that write into out=, by the signature that they share with the one that does not."""
     import torchgen  # type: ignore[import-untyped]
     from torchgen.gen import parse_native_yaml  # type: ignore[import-untyped]
     from torchgen.model import DispatchKey  # type: ignore[import-untyped]
 
     folder = Path(torchgen.__file__).parent / "packaged" / "ATen" / "native"
     parsed = parse_native_yaml(str(folder / "native_functions.yaml"), str(folder / "tags.yaml"))
-    return parsed.backend_indices[DispatchKey.MPS], {f"aten::{function.func.name}": function for function in parsed.native_functions}
+    functions = {f"aten::{function.func.name}": function for function in parsed.native_functions}
+    with_out = {function.func.signature(): function for function in parsed.native_functions if function.func.is_out_fn()}
+    return parsed.backend_indices[DispatchKey.MPS], functions, with_out

@@ -45,12 +45,12 @@ def train_seeds(workspace: Workspace, recipe: Recipe, count: int, *, device: str
     """
     runs: dict[str, dict[str, float]] = {}
     reached: dict[str, bool] = {}
-    recipes = [_of_seed(recipe, recipe.train.seed + number) for number in range(count)]
+    recipes = [_of_seed(workspace, recipe, recipe.train.seed + number) for number in range(count)]
     places = [Workspace(workspace.folder / "seeds" / str(each.train.seed), workspace.recipe) for each in recipes]
     with session(device) as (backend, ranks), alone_in(workspace.folder) if ranks.leads else nullcontext():
         if ranks.leads:
             recover(workspace.checkpoint)
-            _refuse_to_lose(workspace, places, **options)
+            _refuse_to_lose(workspace, recipe, dict(zip(places, recipes, strict=True)), **options)
         ranks.wait()
         keep.say_what_is_replaced(workspace, recipe)
         for number, (varied, place) in enumerate(zip(recipes, places, strict=True), start=1):
@@ -58,6 +58,8 @@ def train_seeds(workspace: Workspace, recipe: Recipe, count: int, *, device: str
             say(f"seed {seed} ({number} of {count})")
             training = Training(place, varied, backend, ranks, **options)
             result = training.end()
+            if options.get("restart") and ranks.leads:  # only now: the series has begun, and can be gone on with
+                keep.give_up(workspace)
             if result.finished:
                 runs[str(seed)] = result.metrics
             if result.reached is not None:
@@ -73,22 +75,23 @@ def train_seeds(workspace: Workspace, recipe: Recipe, count: int, *, device: str
     return summary
 
 
-def _of_seed(recipe: Recipe, seed: int) -> Recipe:
+def _of_seed(workspace: Workspace, recipe: Recipe, seed: int) -> Recipe:
     """Raises RecipeError where there is no such seed."""
     values = recipe.model_dump(mode="json")
-    return Recipe.from_values({**values, "train": {**values["train"], "seed": seed}}, source=f"--seeds, which come to {seed}")
+    return Recipe.from_values({**values, "train": {**values["train"], "seed": seed}}, source=f"{workspace.recipe}, with a seed of --seeds,")
 
 
-def _refuse_to_lose(workspace: Workspace, places: Sequence[Workspace], *, resume: bool = False, restart: bool = False, **_: Any) -> None:
+def _refuse_to_lose(
+    workspace: Workspace, recipe: Recipe, places: dict[Workspace, Recipe], *, resume: bool = False, restart: bool = False, **_: Any
+) -> None:
     """The model's own checkpoint is replaced at the end: one that is not finished is given up by --restart alone."""
     if restart:
-        keep.give_up(workspace)
         return
     keep.refuse_to_lose(
-        workspace, "--seeds would replace it in the end. Finish it with --resume and without --seeds, or delete that folder"
+        workspace, recipe, "--seeds would replace it in the end: finish it with --resume and without --seeds, or give it up with --restart"
     )
-    for place in () if resume else places:
-        keep.refuse_to_lose(place)
+    for place, varied in () if resume else places.items():
+        keep.refuse_to_lose(place, varied)
 
 
 def _summary(workspace: Workspace, runs: dict[str, dict[str, float]], reached: dict[str, bool], *, finished: bool) -> SeedsResult:
