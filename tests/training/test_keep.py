@@ -72,8 +72,9 @@ def test_what_a_run_of_another_recipe_left_begins_nothing(fresh, short, killed_a
 
 @pytest.mark.parametrize("fault", ["the curves' place", "the disk itself"])
 def test_what_cannot_be_written_is_one_message_and_nothing_is_changed(fresh, short, weights_of, monkeypatch, fault):
-    short(fresh)
-    weights, curves, replace = weights_of(fresh), fresh.metrics.read_bytes(), Path.replace
+    pytest.importorskip("tensorboard")
+    short(fresh, tensorboard=True)
+    weights, curves, events, replace = weights_of(fresh), fresh.metrics.read_bytes(), sorted(fresh.events.iterdir()), Path.replace
 
     def full(self, target=None):
         if self.suffix == ".new" or target is None:
@@ -88,6 +89,7 @@ def test_what_cannot_be_written_is_one_message_and_nothing_is_changed(fresh, sho
         short(fresh)
     monkeypatch.undo()
     assert fresh.metrics.read_bytes() == curves
+    assert sorted(fresh.events.iterdir()) == events
     assert all(torch.equal(weights[name], tensor) for name, tensor in weights_of(fresh).items())
     stamp = (fresh.checkpoint / WEIGHTS).stat().st_mtime_ns
     assert short(fresh, resume=True).finished
@@ -172,6 +174,14 @@ def test_event_files_are_those_of_the_model_that_is_there(fresh, short, killed_a
     assert not any(path.exists() for path in earlier)
     assert fresh.events.exists() == shown
     assert not list(fresh.folder.glob("*.new"))
+
+
+def test_event_files_of_a_run_that_left_no_model_go(fresh, short, killed_at_once):
+    pytest.importorskip("tensorboard")
+    killed_at_once(fresh, tensorboard=True)
+    assert fresh.events.exists()
+    short(fresh)
+    assert not fresh.events.exists()
 
 
 def test_an_unfinished_run_of_another_recipe_is_said_to_be_one(fresh, short, interrupt_after, monkeypatch):

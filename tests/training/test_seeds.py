@@ -6,7 +6,7 @@ import statistics
 import pytest
 import torch
 
-from toolkit.checkpoint import Checkpoint
+from toolkit.checkpoint import RESUME, Checkpoint
 from toolkit.errors import CheckpointError, RecipeError, ToolkitError
 from toolkit.recipe import Recipe
 from toolkit.training import train_seeds
@@ -95,3 +95,28 @@ def test_seeds_beyond_the_last_one_are_refused_before_anything_is_trained(fresh)
     with pytest.raises(RecipeError, match=r"(?s)with a seed of --seeds, has 1 fault:.*train\.seed.*2147483648"):
         train_seeds(fresh, recipe, 2, device="cpu")
     assert not (fresh.folder / "seeds").exists()
+
+
+def test_a_restarted_series_gives_an_unfinished_run_up_once_there_is_something_to_go_on_with(fresh, short, interrupt_after, monkeypatch):
+    interrupt_after(2)
+    short(fresh)
+    monkeypatch.undo()
+    recipe = Recipe.read(fresh.recipe, [*SHORT[:2], "train.epochs=3", "train.seed=5"])
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*_):
+        raise Killed
+
+    monkeypatch.setattr("toolkit.training.loop.augment", kill)  # before anything is saved
+    with pytest.raises(Killed):
+        train_seeds(fresh, recipe, 2, device="cpu", restart=True)
+    assert (fresh.checkpoint / RESUME).is_file()
+    monkeypatch.undo()
+    monkeypatch.setattr("toolkit.training.fit.Training._judge", kill)  # after the first epoch's checkpoint
+    with pytest.raises(Killed):
+        train_seeds(fresh, recipe, 2, device="cpu", restart=True)
+    monkeypatch.undo()
+    assert not (fresh.checkpoint / RESUME).exists()
+    assert train_seeds(fresh, recipe, 2, device="cpu", resume=True).finished

@@ -75,7 +75,8 @@ class Training:
     """One run: what its phases share, and how long each has taken.
 
     `resume`: go on from the checkpoint of an unfinished run, or begin where there is none. `restart`: begin anew although an
-    unfinished run is there. `tensorboard`: event files too, in tensorboard/ of the workspace.
+    unfinished run is there. `tensorboard`: event files too, in tensorboard/ of the workspace. `instead_of`: a workspace whose unfinished
+    run is given up as soon as this one has a checkpoint.
     """
 
     workspace: Workspace
@@ -87,6 +88,7 @@ class Training:
     restart: bool = False
     save_minutes: float = SAVE_MINUTES
     tensorboard: bool = False
+    instead_of: Workspace | None = None
 
     def __post_init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
@@ -213,6 +215,8 @@ class Training:
         if self.ranks.leads:
             with self.phase("saving"):
                 keep.save(self.workspace, self.recipe, data, run, log, self.metrics, resume)
+                if self.instead_of is not None:
+                    keep.give_up(self.instead_of)
 
     def _measure(self, data: Dataset, split: Split) -> dict[str, float]:
         """The accuracies that count: of the saved file, in fp32, on the CPU, whatever device trained it."""

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import platform
 import shutil
 import time
@@ -139,15 +140,26 @@ def adopt(workspace: Workspace, other: Workspace) -> None:
 
 
 def _take_their_place(workspace: Workspace, curves: Path, events: Path) -> None:
-    """With a new checkpoint; where there are none of it, those of the old one go all the same."""
-    if workspace.events.exists():
-        shutil.rmtree(workspace.events)
-    if events.exists():
-        events.rename(workspace.events)
+    """With a new checkpoint; where there are none of it, those of the old one go all the same. Nothing but renames, the last that can fail
+    before the checkpoint's own.
+    """
     if curves.exists():
         curves.replace(workspace.metrics)
     else:
         workspace.metrics.unlink(missing_ok=True)
+    if os.path.lexists(workspace.events):
+        workspace.events.rename(workspace.new_events("replaced"))
+    if events.exists():
+        events.rename(workspace.events)
+    _remove(workspace.new_events("replaced"))
+
+
+def _remove(folder: Path) -> None:
+    """Or the link to one; what cannot be removed is in nobody's way."""
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _forget_begun(workspace: Workspace) -> None:
@@ -155,7 +167,7 @@ def _forget_begun(workspace: Workspace) -> None:
     for path in workspace.folder.glob(workspace.new_metrics("*").name):
         path.unlink()
     for path in workspace.folder.glob(workspace.new_events("*").name):
-        shutil.rmtree(path)
+        _remove(path)
 
 
 def _write(
@@ -210,10 +222,13 @@ class MetricsLog:
         self.replaces = state is None and workspace.checkpoint.exists()
         self.path = workspace.new_metrics(self.run) if self.replaces else workspace.metrics
         self.board: Board | None = None
+        self.events = events and leads
         if not leads:
             return
         with _or_checkpoint_error(workspace):
             _forget_begun(workspace)
+            if state is None and not self.replaces:
+                _remove(workspace.events)  # of a run that left no model
         kept = self.path.read_text(encoding="utf-8").splitlines()[: int(records)] if state and self.path.is_file() else []
         write_text(self.path, "".join(line + "\n" for line in kept))
         self.records = len(kept)
@@ -238,19 +253,19 @@ class MetricsLog:
                 "Make room there, and go on with --resume"
             ) from error
         self.records += 1
-        if self.board is not None:
+        if self.events:
+            self.board = self.board or Board(self.workspace.events, self.visits)
             self.board.add(visits, {name: record[name] for name in CURVES & record.keys()})
 
     def settle(self) -> None:
         """As the run's first checkpoint takes its place: from now on the curves are this run's."""
         if not self.replaces:
             return
-        self.close()  # event files are written to by name
+        self.close()  # event files are written to by name, and are opened again by the next record
         _take_their_place(self.workspace, self.path, self.workspace.new_events(self.run))
         self.path, self.replaces = self.workspace.metrics, False
-        if self.board is not None:
-            self.board = Board(self.workspace.events, self.visits)
 
     def close(self) -> None:
         if self.board is not None:
             self.board.close()
+            self.board = None

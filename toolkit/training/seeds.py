@@ -56,10 +56,8 @@ def train_seeds(workspace: Workspace, recipe: Recipe, count: int, *, device: str
         for number, (varied, place) in enumerate(zip(recipes, places, strict=True), start=1):
             seed = varied.train.seed
             say(f"seed {seed} ({number} of {count})")
-            training = Training(place, varied, backend, ranks, **options)
+            training = Training(place, varied, backend, ranks, **options, instead_of=workspace if options.get("restart") else None)
             result = training.end()
-            if options.get("restart") and ranks.leads:  # only now: the series has begun, and can be gone on with
-                keep.give_up(workspace)
             if result.finished:
                 runs[str(seed)] = result.metrics
             if result.reached is not None:
