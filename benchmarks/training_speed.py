@@ -78,6 +78,11 @@ def timed(steps: Iterator[int], count: int) -> float:
     return images / (time.perf_counter() - began)
 
 
+def per_round(mine: list[float], theirs: list[float]) -> tuple[float, float, float]:
+    """The middle ratio and its 95 % interval."""
+    return median_interval([a / b for a, b in zip(mine, theirs, strict=True)])
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=6)
@@ -105,13 +110,11 @@ def main() -> int:
         "| arm | images/s | toolkit over it, per round |", "|---|---|---|",
     ]  # fmt: skip
     for name, values in found.items():
-        ratio, low, high = median_interval([mine / theirs for mine, theirs in zip(found["toolkit"], values, strict=True)])
+        ratio, low, high = per_round(found["toolkit"], values)
         lines.append(
             f"| {name} | {np.median(values):.1f} | " + ("–" if name == "toolkit" else f"{ratio:.2f} ({low:.2f}–{high:.2f})") + " |"
         )
-    over_plain, at_best = (
-        float(np.median([a / b for a, b in zip(found[name], found["plain"], strict=True)])) for name in ("toolkit", "roofline")
-    )
+    over_plain, at_best = (per_round(found[name], found["plain"])[0] for name in ("toolkit", "roofline"))
     met = "met" if over_plain >= WANTED else "not met"
     lines += [
         "",
