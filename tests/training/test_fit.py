@@ -171,12 +171,17 @@ def test_event_files_hold_the_curves_of_the_last_run(fresh, short):
     assert [event.step for event in events.Scalars("loss")] == [16, 64, 128, 192]
 
 
-def test_without_tensorboard_its_option_is_one_message(fresh, short, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+def test_without_tensorboard_its_option_is_one_message_and_begins_nothing(fresh, short, monkeypatch, capsys):
     from toolkit.errors import ToolkitError
 
+    short(fresh)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ToolkitError, match=r"--tensorboard needs the package tensorboard .*pip install"):
         short(fresh, tensorboard=True)
+    assert not list(fresh.folder.glob("*.new"))
+    capsys.readouterr()
+    short(fresh, resume=True)
+    assert "had already finished" in capsys.readouterr().err
 
 
 def test_every_phase_has_its_time(fresh, short):

@@ -229,12 +229,12 @@ class MetricsLog:
             _forget_begun(workspace)
             if state is None and not self.replaces:
                 _remove(workspace.events)  # of a run that left no model
+        if events:  # first: where it cannot be, nothing says that a run has begun
+            folder = workspace.new_events(self.run) if self.replaces else workspace.events
+            self.board = Board(folder, self.visits if state else None)
         kept = self.path.read_text(encoding="utf-8").splitlines()[: int(records)] if state and self.path.is_file() else []
         write_text(self.path, "".join(line + "\n" for line in kept))
         self.records = len(kept)
-        if events:
-            folder = workspace.new_events(self.run) if self.replaces else workspace.events
-            self.board = Board(folder, self.visits if state else None)
 
     def state(self) -> dict[str, Any]:
         return dict(zip(self.STATE, (self.records, self.visits, time.monotonic() - self.started), strict=True))
