@@ -89,6 +89,15 @@ def test_an_unpacked_copy_that_somebody_changed_is_never_read(copy: Path, loaded
     assert torch.equal(load("mnist", copy, download=False).test_labels, loaded.test_labels)
 
 
+def test_a_temporary_folder_that_is_full_is_one_message(copy: Path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    with pytest.raises(DataError, match=r"MNIST cannot be unpacked in .*No space left on device.*TMPDIR"):
+        load("mnist", copy, download=False)
+
+
 @pytest.mark.usefixtures("no_download")
 @pytest.mark.parametrize(
     "damage",

@@ -3,11 +3,12 @@
 import gzip
 import hashlib
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -68,15 +69,29 @@ def load_mnist(data_dir: Path, download: bool) -> Dataset:
         _download_mnist(data_dir, missing)
         for file, md5 in MNIST.resources:
             _check_md5(raw / file, md5)
-    images, labels, test_images, test_labels = (_unpacked(raw / file) for file, _ in MNIST.resources)
-    return Dataset("mnist", images[:, None], labels.long(), test_images[:, None], test_labels.long(), DIGITS)
+    try:
+        return _unpacked(raw)
+    except OSError as error:
+        raise DataError(
+            f"MNIST cannot be unpacked in {tempfile.gettempdir()}: {error.strerror or error}. Make room there (60 MB), or name another "
+            "folder with TMPDIR"
+        ) from error
 
 
-def _unpacked(path: Path) -> Tensor:
-    """The bytes of an IDX file whose checksum holds: after the number of dimensions and each of them, the values."""
-    content = gzip.decompress(path.read_bytes())
-    shape = np.frombuffer(content, ">u4", count=content[3], offset=4)
-    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=4 + shape.nbytes).reshape(shape).copy())
+def _unpacked(raw: Path) -> Dataset:
+    """By torchvision, which reads files that are unpacked."""
+    from torchvision.datasets import MNIST
+
+    with tempfile.TemporaryDirectory() as folder:
+        unpacked = Path(folder) / "MNIST" / "raw"
+        unpacked.mkdir(parents=True)
+        for file, _ in MNIST.resources:
+            with gzip.open(raw / file) as source, (unpacked / file.removesuffix(".gz")).open("wb") as target:
+                shutil.copyfileobj(source, target)
+        train, test = MNIST(folder, train=True), MNIST(folder, train=False)
+        return Dataset(
+            "mnist", train.data[:, None].clone(), train.targets.clone(), test.data[:, None].clone(), test.targets.clone(), DIGITS
+        )
 
 
 def _download_mnist(data_dir: Path, missing: list[str]) -> None:
