@@ -22,8 +22,8 @@ from toolkit.data import load
 from toolkit.devices import BACKENDS
 from toolkit.environment import describe, in_words
 from toolkit.networks import build
+from toolkit.ranks import joined
 from toolkit.recipe import Recipe
-from toolkit.training.distributed import joined
 from toolkit.training.loop import Run
 from toolkit.workspace import Workspace
 

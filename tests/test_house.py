@@ -13,7 +13,7 @@ PACKAGE = ROOT / "toolkit"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 BASE = (
     "errors", "tensors", "recipe", "workspace", "devices", "checkpoint", "artifact", "gates", "progress", "processes", "records",
-    "environment", "_torchvision",
+    "environment", "ranks", "_torchvision",
 )  # fmt: skip
 LEVELS = (  # a room may import itself and the levels before its own
     *((room,) for room in ("errors", "tensors")),

@@ -15,8 +15,8 @@ from toolkit.data import held_out, load
 from toolkit.devices import BACKENDS
 from toolkit.errors import RecipeError
 from toolkit.networks import build, from_checkpoint
+from toolkit.ranks import Ranks
 from toolkit.recipe import Recipe
-from toolkit.training.distributed import Ranks
 from toolkit.training.evaluate import count_correct, reaches
 from toolkit.workspace import recover, replacing_folder
 

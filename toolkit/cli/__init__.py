@@ -13,6 +13,7 @@ import typer
 
 from toolkit import __version__, errors
 from toolkit.cli import judging, looking, making, timing
+from toolkit.processes import terminable
 
 app = typer.Typer(
     help="Train a classifier, convert it for Apple devices, prove that the file is the model, time it honestly.",
@@ -28,6 +29,7 @@ COMMANDS = (  # in the order in which --help lists them
     timing.bench, timing.report,
     looking.predict, looking.inspect, looking.doctor,
 )  # fmt: skip
+SHARED = ("train", "validate")  # several processes of torchrun do one thing
 for each in COMMANDS:
     app.command()(each)
 
@@ -43,17 +45,19 @@ def options(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
-    if context.invoked_subcommand != "train" and "RANK" in os.environ:
+    if context.invoked_subcommand != "train":  # which saves first
+        context.with_resource(terminable())
+    if context.invoked_subcommand not in SHARED and "RANK" in os.environ:
         _refuse_several(str(context.invoked_subcommand))
 
 
 def _refuse_several(command: str) -> None:
     """torchrun's processes would each do the whole work, and write the same files."""
-    from toolkit import training
+    from toolkit import ranks
 
-    if training.launched():
-        shared = ", which --jobs N shares among processes" if command == "validate" else ""
-        raise errors.ToolkitError(f"only `toolkit train` is for torchrun; run `toolkit {command}` by itself{shared}")
+    if ranks.launched():
+        shared = " and ".join(f"`toolkit {each}`" for each in SHARED)
+        raise errors.ToolkitError(f"torchrun is for {shared}; run `toolkit {command}` by itself")
 
 
 def main(arguments: list[str] | None = None) -> Any:

@@ -35,7 +35,7 @@ def validate(
     ] = False,
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="The checks as JUnit XML, for CI.")] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute again what is known already.")] = False,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes that share the images of one runtime.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that share the images of one runtime; torchrun works as well.")] = 1,
     time_limit: Annotated[float, typer.Option(min=1, help="Seconds that one runtime may take for one artifact.")] = 3600,
     memory_limit: Annotated[float, typer.Option(min=0.1, help="GiB that one runtime may use.")] = 16,
     data_dir: DataDir = None,
@@ -46,7 +46,7 @@ def validate(
     Checks the file, its golden outputs, its contract, the preprocessing and the whole test set, on every runtime there
     is. Exits with 1 when a check fails.
     """
-    from toolkit import validation
+    from toolkit import ranks, validation
     from toolkit.report import terminal
     from toolkit.validation import junit as junit_xml
     from toolkit.validation.result import LEVELS
@@ -60,6 +60,8 @@ def validate(
         "--jobs": jobs > 1, "--self-test": self_test, "--fault": fault, "--all-images": all_images, "--hazards": hazards,
     }  # fmt: skip
     _refuse_what_means_nothing({name for name, value in given.items() if value})
+    if (hazards or self_test) and ranks.launched():
+        raise errors.ToolkitError(f"torchrun shares no {'--hazards' if hazards else '--self-test'}: run that by itself")
     if hazards:
         raise typer.Exit(_hazards(model, limit, data_dir, json))
     if self_test:
@@ -68,6 +70,8 @@ def validate(
         Workspace.of(model), runtimes=runtime, artifacts=artifact, limit=limit, all_images=all_images, data_dir=data_dir,
         cache=not no_cache, limits=validation.Limits(seconds=time_limit, memory_bytes=int(memory_limit * 2**30), jobs=jobs),
     )  # fmt: skip
+    if not ranks.leads():
+        raise typer.Exit(errors.DONE)
     terminal.show(result, json)
     if junit is not None:
         junit_xml.write(result, junit)

@@ -32,7 +32,7 @@ def train(
 
     Exit code 1: the accuracy that was asked for was not reached.
     """
-    from toolkit import training
+    from toolkit import ranks, training
     from toolkit.recipe import Recipe
     from toolkit.report import terminal
 
@@ -45,7 +45,7 @@ def train(
     workspace = Workspace.of(model)
     recipe = Recipe.read(workspace.recipe, overrides)
     if nproc > 1:
-        if training.launched():
+        if ranks.launched():
             raise errors.RecipeError("torchrun has started the processes already: leave --nproc out")
         flags = [part for override in overrides for part in ("--set", override)]
         flags += ["--seeds", str(seeds)] if seeds else []
@@ -59,7 +59,7 @@ def train(
         "tensorboard": tensorboard,
     }  # fmt: skip
     result = training.train_seeds(workspace, recipe, seeds, **options) if seeds else training.train(workspace, recipe, **options)
-    if not training.leads():  # the launcher ends them all at the first code that is not 0, and the first process is still writing
+    if not ranks.leads():  # the launcher ends them all at the first code that is not 0, and the first process is still writing
         raise typer.Exit(errors.DONE)
     terminal.show(result, json)
     raise typer.Exit(errors.INTERRUPTED if not result.finished else training.goal_missed() if result.missed else errors.DONE)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from toolkit.devices import Backend
 from toolkit.progress import progress
-from toolkit.training.distributed import Ranks
+from toolkit.ranks import Ranks
 
 BATCH = 500
 

@@ -16,9 +16,9 @@ from toolkit.checkpoint import Checkpoint
 from toolkit.data import Dataset, load
 from toolkit.networks import build, from_checkpoint, parameter_counts
 from toolkit.progress import progress, quietly, say
+from toolkit.ranks import Ranks, joined
 from toolkit.recipe import Recipe
 from toolkit.training import keep
-from toolkit.training.distributed import Ranks, joined
 from toolkit.training.evaluate import count_correct, reaches
 from toolkit.training.guards import check_finite, check_weights, say_first_loss
 from toolkit.training.interrupt import interruptible

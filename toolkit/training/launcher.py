@@ -1,6 +1,6 @@
 """`toolkit train --nproc N`: starts the processes by torch's own launcher, and says once how they ended.
 
-Each of them is `toolkit train` again, which finds itself `launched` (distributed.py). One that fails leaves its message by `report`.
+Each of them is `toolkit train` again, which finds itself `launched` (ranks.py). One that fails leaves its message by `report`.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import CHECK_FAILED, INTERRUPTED, ToolkitError
 from toolkit.processes import signal_name
-from toolkit.training.distributed import LostRank
+from toolkit.ranks import LostRank
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure

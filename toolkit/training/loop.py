@@ -17,8 +17,9 @@ from torch.nn import functional
 from toolkit.data.augment import Augmentation, augment, draw
 from toolkit.devices import Backend
 from toolkit.errors import RecipeError
+from toolkit.ranks import Ranks
 from toolkit.recipe import Train
-from toolkit.training.distributed import Ranks, share_batch_norm
+from toolkit.training.distributed import share_batch_norm
 from toolkit.training.schedule import Average, make_optimizer
 
 LOG_STEPS = 20  # reading a figure waits for the device, so not at every step

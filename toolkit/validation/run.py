@@ -52,10 +52,10 @@ def run(job: Job, images: Any, limits: Limits, isolate: bool, update: Callable[[
             except BaseException:  # Ctrl-C as well: the pool would wait for the other workers to their end
                 stop.set()
                 raise
-    return _joined(parts)
+    return in_order(parts)
 
 
-def _joined(parts: list[Answers]) -> Answers:
+def in_order(parts: list[Answers]) -> Answers:
     """The first worker's answers, with everybody's test images; their seconds are those of the slowest."""
     joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ("logits", "probabilities", "labels")}
     return replace(parts[0], **joined, seconds=max(part.seconds for part in parts))

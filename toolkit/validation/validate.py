@@ -23,7 +23,8 @@ from toolkit.runtimes import RUNTIMES, Runtime, select
 from toolkit.validation import evidence, files, hypotheses, judge, pictures
 from toolkit.validation.cache import Cache, home
 from toolkit.validation.result import ENDED, REFERENCE, REPORT, Check, RuntimeRow, Unavailable, ValidationResult
-from toolkit.validation.run import Limits, answers_or_reason
+from toolkit.validation.run import Limits
+from toolkit.validation.sharing import Crew, shared
 from toolkit.validation.truth import double, golden_of
 from toolkit.validation.worker import Answers, Job
 from toolkit.workspace import Workspace, write_text
@@ -41,17 +42,22 @@ def validate(
 
     `all_images`: slow runtimes, which see a part of the test set by themselves, see all of it. `isolate`: each runtime in its own
     process, under `limits`. `cache`: answers to questions asked before are not computed again; a folder, if not the user's own.
-    `fit`: where logits differ, another mean and standard deviation are searched for as well.
+    `fit`: where logits differ, another mean and standard deviation are searched for as well. Under torchrun every process calls this,
+    each computes its share, and the first one writes.
     """
     began = time.monotonic()
     chosen = select(runtimes)
-    with tempfile.TemporaryDirectory() as folder:
-        bench = _Bench.of(workspace, limit, data_dir, isolate, cache, limits or Limits(), Path(folder))
-        bench.fit, bench.all_images = fit, all_images
-        result = _result(workspace, bench, chosen, artifacts, limit, began)
-    write_text(workspace.reports / REPORT, result.model_dump_json(indent=1))
-    evidence.write(workspace, result, workspace.reports / REPORT)
-    return result
+
+    def validation(crew: Crew) -> ValidationResult:
+        with tempfile.TemporaryDirectory() as folder:
+            bench = _Bench.of(workspace, limit, data_dir, cache, crew, Path(folder))
+            bench.fit, bench.all_images = fit, all_images
+            result = _result(workspace, bench, chosen, artifacts, limit, began)
+        write_text(workspace.reports / REPORT, result.model_dump_json(indent=1))
+        evidence.write(workspace, result, workspace.reports / REPORT)
+        return result
+
+    return shared(validation, limits or Limits(), isolate)
 
 
 def _result(
@@ -129,8 +135,7 @@ class _Bench:
     picture_pixels: Array
     picture_files: dict[str, Path]
     cache: Cache
-    isolate: bool
-    limits: Limits
+    crew: Crew
     folder: Path
     reference: Answers
     asked: dict[tuple[str, str], tuple[judge.Case, Answers]] = field(default_factory=dict)
@@ -139,9 +144,7 @@ class _Bench:
     all_images: bool = False
 
     @classmethod
-    def of(
-        cls, workspace: Workspace, limit: int | None, data_dir: Path | None, isolate: bool, cache: bool | Path, limits: Limits, folder: Path
-    ) -> "_Bench":
+    def of(cls, workspace: Workspace, limit: int | None, data_dir: Path | None, cache: bool | Path, crew: Crew, folder: Path) -> "_Bench":
         checkpoint = Checkpoint.open(workspace.checkpoint)
         data = load(checkpoint.recipe.data.set, data_dir)
         indices = stratified_subset(data.test_labels, limit or len(data.test_labels)).numpy()
@@ -150,7 +153,7 @@ class _Bench:
         written, pixels = pictures.write(data.test_images[:64].numpy(), folder) if gray else ({}, np.empty((0, 1, 1, 1)))
         self = cls(
             checkpoint, classifier, Recipe.read(workspace.recipe).gates, data, indices, golden_of(checkpoint, data), pixels, written,
-            Cache(home() if cache is True else cache or None), isolate, limits, folder, reference=None,  # type: ignore[arg-type]
+            Cache(home() if cache is True else cache or None), crew, folder, reference=None,  # type: ignore[arg-type]
         )  # fmt: skip
         answers, _ = self.ask(Artifact.of_checkpoint(checkpoint), RUNTIMES[REFERENCE], indices)
         if isinstance(answers, str):
@@ -184,11 +187,11 @@ class _Bench:
             return known, True
         job = Job(
             folder=str(artifact.folder.absolute()), runtime=runtime.id, golden=self._save("golden", self.golden[0]),
-            pictures=tuple(map(str, self.picture_files.values())), threads=None if self.limits.jobs == 1 else 1,
+            pictures=tuple(map(str, self.picture_files.values())), threads=self.crew.threads,
             pixels=self._save("pixels", self.picture_pixels.astype(np.float32)) if self.picture_files else "",
         )  # fmt: skip
         with progress(f"{artifact.id} on {runtime.id}", len(images)) as update:
-            answers = answers_or_reason(job, images, self.limits, self.isolate, update)
+            answers = self.crew.ask(job, images, update)
         if isinstance(answers, Answers):
             self.cache.keep(place, answers)
         return answers, False

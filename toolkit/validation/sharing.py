@@ -1,0 +1,108 @@
+"""Several processes, one validation: each runs the file on its share of the test images; the first one asks, judges and writes.
+
+torchrun starts them (toolkit/ranks.py). Each reads the artifact where the first one does: several machines need a shared folder.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+
+from toolkit.devices import BACKENDS
+from toolkit.environment import describe
+from toolkit.errors import DONE, ToolkitError
+from toolkit.ranks import Ranks, joined
+from toolkit.validation.result import ValidationResult
+from toolkit.validation.run import Limits, answers_or_reason, in_order
+from toolkit.validation.worker import Answers, Job
+
+PATIENCE = timedelta(days=30)  # a runtime may take as long as --time-limit allows, and the others wait meanwhile
+MAY_DIFFER = {"cores", "memory"}
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a rank is handed. `images` is empty where there are more ranks than images."""
+
+    job: Job
+    images: Any
+
+
+@dataclass(frozen=True)
+class Crew:
+    """All ranks, and how each of them runs workers: under `limits`, and where `isolate`, in processes of their own."""
+
+    ranks: Ranks
+    limits: Limits
+    isolate: bool
+
+    @property
+    def threads(self) -> int | None:
+        """Of one worker: one where there are several on this machine, else as many as its runtime likes."""
+        here = int(os.environ["LOCAL_WORLD_SIZE"]) if self.ranks.size > 1 else 1
+        return None if here * self.limits.jobs == 1 else 1
+
+    def ask(self, job: Job, images: Any, update: Callable[[int], None]) -> Answers | str:
+        """The answers for `images` (N, C, H, W) uint8, or in words why there are none. The progress is the first rank's, for all."""
+        size = self.ranks.size
+        mine = self.ranks.deal([Share(job, part) for part in np.array_split(images, size)])
+        found = self.ranks.collect(
+            answers_or_reason(mine.job, mine.images, self.limits, self.isolate, lambda done: update(min(size * done, len(images))))
+        )
+        for rank, answers in enumerate(found):
+            if isinstance(answers, str):
+                return f"rank {rank} of {size}: {answers}" if size > 1 else answers
+        return in_order([answers for answers in found if answers is not None])
+
+    def help(self) -> ValidationResult:
+        """The other ranks' part: answers until the first one hands out the result. Raises SystemExit where that has none, and says why."""
+        while isinstance(dealt := self.ranks.deal(), Share):
+            self.ranks.collect(self._answers(dealt))
+        if dealt is None:
+            raise SystemExit(DONE)  # with another code the launcher would end the first one before it has spoken
+        assert isinstance(dealt, ValidationResult)
+        return dealt
+
+    def _answers(self, share: Share) -> Answers | str | None:
+        """Only the test images are shared: golden images and pictures are the first rank's, and so are the answers about them."""
+        if not len(share.images):
+            return None
+        with tempfile.TemporaryDirectory() as folder:
+            np.save(f"{folder}/golden.npy", share.images[:1].astype(np.float32))
+            job = replace(share.job, golden=f"{folder}/golden.npy", pictures=(), pixels="")
+            return answers_or_reason(job, share.images, self.limits, self.isolate, lambda done: None)
+
+
+def shared(validation: Callable[[Crew], ValidationResult], limits: Limits, isolate: bool) -> ValidationResult:
+    """What `validation` finds on the first rank, by the work of all; every rank returns it.
+
+    Raises ToolkitError where a rank has another environment: the report names one.
+    """
+    with joined(BACKENDS["cpu"], PATIENCE) as ranks:
+        crew = Crew(ranks, limits, isolate)
+        environments = ranks.collect(describe())
+        if not ranks.leads:
+            return crew.help()
+        try:
+            _refuse_others(environments)
+            result = validation(crew)
+        except Exception:  # Ctrl-C and SIGTERM reach the others by themselves, who may be in the midst of a share
+            ranks.deal([None] * ranks.size)
+            raise
+        ranks.deal([result] * ranks.size)
+        return result
+
+
+def _refuse_others(environments: list[dict[str, str]]) -> None:
+    first = environments[0]
+    for rank, other in enumerate(environments):
+        for name in sorted((first.keys() | other.keys()) - MAY_DIFFER):
+            if first.get(name) != other.get(name):
+                raise ToolkitError(
+                    f"rank {rank} has {name} {other.get(name, 'not')}, and rank 0 {first.get(name, 'not')}: a report is about one "
+                    "environment. Validate on machines that are alike, or on one"
+                )
