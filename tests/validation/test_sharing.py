@@ -2,12 +2,15 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ from toolkit.environment import describe
 from toolkit.errors import ArtifactError, ToolkitError
 from toolkit.ranks import Ranks
 from toolkit.validation import Limits, ValidationResult
-from toolkit.validation.sharing import Crew, _refuse_others
+from toolkit.validation.sharing import Crew, shared
 from toolkit.validation.worker import Job
 
 JOB = Job(folder="nowhere", runtime="torch-cpu", golden="of rank 0", pictures=("of rank 0",), threads=None, pixels="of rank 0")
@@ -61,25 +64,34 @@ class Seat(Ranks):
         return taken
 
 
-def together(size: int, work, end: ValidationResult | None = RESULT) -> tuple[Any, list[Any]]:
-    """What `work` returns on the first of so many ranks, and what the others return at the end."""
-    table, ended = Table(size), [None] * (size - 1)
+class Together:
+    """Calls `shared` in so many threads, each of them a rank. `ended`: what it came to on each; `environments`: rank → name → value."""
 
-    def help(rank: int) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seat, self.environments, self.ended = threading.local(), dict[int, dict[str, str]](), list[Any]()
+        monkeypatch.setattr("toolkit.validation.sharing.joined", lambda *_: nullcontext(self.seat.ranks))
+        monkeypatch.setattr("toolkit.validation.sharing.describe", lambda: self.environments.get(self.seat.ranks.rank, describe()))
+
+    def __call__(self, size: int, validation: Callable[[Crew], ValidationResult]) -> list[Any]:
+        table, self.ended = Table(size), [None] * size
+        ranks = [threading.Thread(target=self._rank, args=(Seat(rank, size, table=table), validation)) for rank in range(size)]
+        for thread in ranks:
+            thread.start()
+        for thread in ranks:
+            thread.join()
+        return self.ended
+
+    def _rank(self, seat: Seat, validation: Callable[[Crew], ValidationResult]) -> None:
+        self.seat.ranks = seat
         try:
-            ended[rank - 1] = Crew(Seat(rank, size, table=table), Limits(), isolate=False).help()
-        except SystemExit as code:
-            ended[rank - 1] = code.code
+            self.ended[seat.rank] = shared(validation, Limits(), isolate=False)
+        except (ToolkitError, SystemExit) as end:
+            self.ended[seat.rank] = end
 
-    others = [threading.Thread(target=help, args=(rank,)) for rank in range(1, size)]
-    for thread in others:
-        thread.start()
-    first = Seat(0, size, table=table)
-    found = work(Crew(first, Limits(), isolate=False))
-    first.deal([end] * size)
-    for thread in others:
-        thread.join()
-    return found, ended
+
+@pytest.fixture
+def together(monkeypatch) -> Together:
+    return Together(monkeypatch)
 
 
 @pytest.fixture
@@ -107,35 +119,46 @@ IMAGES = np.arange(10, dtype=np.uint8)[:, None, None, None]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 12])
-def test_the_shares_of_all_ranks_are_joined_in_order(asked, size):
+def test_the_shares_of_all_ranks_are_joined_in_order(asked, together, size):
     seen = []
-    found, ended = together(size, lambda crew: crew.ask(JOB, IMAGES, seen.append))
-    assert found.logits[:, 0].tolist() == list(range(10))
+
+    def validation(crew: Crew):
+        assert crew.ask(JOB, IMAGES, seen.append).logits[:, 0].tolist() == list(range(10))
+        return RESULT
+
+    assert together(size, validation) == [RESULT] * size
     assert len(asked) == min(size, 10)
     assert max(seen) == 10
-    assert ended == [RESULT] * (size - 1)
 
 
-def test_only_the_first_rank_is_asked_about_pictures_and_golden_images(asked):
+def test_only_the_first_rank_is_asked_about_pictures_and_golden_images(asked, together):
     """They lie in its own temporary folder, which another machine has not."""
-    together(3, lambda crew: crew.ask(JOB, IMAGES, lambda done: None))
+
+    def validation(crew: Crew):
+        crew.ask(JOB, IMAGES, lambda done: None)
+        return RESULT
+
+    together(3, validation)
     assert sum(job.pictures == JOB.pictures and job.golden == JOB.golden and job.pixels == JOB.pixels for job in asked) == 1
     assert sum(job.pictures == () and job.golden != JOB.golden and job.pixels == "" for job in asked) == 2
 
 
-def test_a_share_without_answers_is_told_with_its_rank_and_the_ranks_go_on(asked):
-    from dataclasses import replace
+def test_a_share_without_answers_is_told_with_its_rank_and_the_ranks_go_on(asked, together):
+    def validation(crew: Crew):
+        assert crew.ask(replace(JOB, runtime="fails at 7"), IMAGES, lambda done: None) == "rank 2 of 3: seven is too many"
+        assert len(crew.ask(JOB, IMAGES, lambda done: None).logits) == 10
+        return RESULT
 
-    def work(crew: Crew):
-        return crew.ask(replace(JOB, runtime="fails at 7"), IMAGES, lambda done: None), crew.ask(JOB, IMAGES, lambda done: None)
-
-    (lost, well), _ = together(3, work)
-    assert lost == "rank 2 of 3: seven is too many"
-    assert len(well.logits) == 10
+    assert together(3, validation) == [RESULT] * 3
 
 
-def test_the_other_ranks_end_quietly_where_the_first_has_no_result(asked):
-    assert together(3, lambda crew: None, end=None)[1] == [0, 0]
+def test_the_other_ranks_end_quietly_where_the_first_fails(asked, together):
+    def validation(crew: Crew):
+        raise ArtifactError("there is nothing")
+
+    first, *others = together(3, validation)
+    assert str(first) == "there is nothing"
+    assert [end.code for end in others] == [0, 0]
 
 
 def test_each_of_several_workers_on_a_machine_has_one_thread(monkeypatch):
@@ -146,14 +169,22 @@ def test_each_of_several_workers_on_a_machine_has_one_thread(monkeypatch):
     assert Crew(Ranks(0, 2), Limits(jobs=2), True).threads == 1
 
 
-def test_ranks_with_other_versions_are_refused():
+@pytest.mark.parametrize(("rank", "other", "words"), [
+    (1, {"onnxruntime": "0.1"}, r"rank 1 has onnxruntime 0\.1, and rank 0 \d"),
+    (2, {"coremltools": None}, r"rank 2 has no coremltools, and rank 0 \d"),
+    (2, {"coreai-of-tomorrow": "1.0"}, r"rank 2 has coreai-of-tomorrow 1\.0, and rank 0 none"),
+])  # fmt: skip
+def test_ranks_with_other_versions_are_refused(together, rank, other, words):
     """What they find would be no news about the environment that the report names."""
-    here = describe()
-    _refuse_others([here, {**here, "cores": "128", "memory": "2000 GiB"}])
-    with pytest.raises(ToolkitError, match=r"rank 1 has onnxruntime 0\.1, and rank 0 \d"):
-        _refuse_others([here, {**here, "onnxruntime": "0.1"}])
-    with pytest.raises(ToolkitError, match=r"rank 2 has torch not, and rank 0 2"):
-        _refuse_others([here, here, {name: value for name, value in here.items() if name != "torch"}])
+    together.environments[rank] = {name: value for name, value in {**describe(), **other}.items() if value is not None}
+    first, *others = together(3, lambda crew: RESULT)
+    assert re.match(words, str(first))
+    assert [end.code for end in others] == [0, 0]
+
+
+def test_ranks_may_have_more_cores_and_memory(together):
+    together.environments[1] = {**describe(), "cores": "128", "memory": "2000 GiB"}
+    assert together(2, lambda crew: RESULT) == [RESULT] * 2
 
 
 COUNTING = """

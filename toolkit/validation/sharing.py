@@ -103,6 +103,10 @@ def _refuse_others(environments: list[dict[str, str]]) -> None:
         for name in sorted((first.keys() | other.keys()) - MAY_DIFFER):
             if first.get(name) != other.get(name):
                 raise ToolkitError(
-                    f"rank {rank} has {name} {other.get(name, 'not')}, and rank 0 {first.get(name, 'not')}: a report is about one "
-                    "environment. Validate on machines that are alike, or on one"
+                    f"rank {rank} has {_has(name, other)}, and rank 0 {first.get(name, 'none')}: a report is about one environment. "
+                    "Validate on machines that are alike, or on one"
                 )
+
+
+def _has(name: str, environment: dict[str, str]) -> str:
+    return f"{name} {environment[name]}" if name in environment else f"no {name}"
