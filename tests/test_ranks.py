@@ -85,10 +85,37 @@ def test_no_thread_of_gloo_outlives_a_run(fresh, tmp_path, end):
     assert done.stdout.count("threads of gloo: True 0") == 2
 
 
+AGAIN = """
+import sys
+import time
+from toolkit.devices import BACKENDS
+from toolkit.ranks import joined
+
+for number in range(3):
+    with joined(BACKENDS["cpu"]) as ranks:
+        patient = ranks.patient(7200.0)
+        assert patient.collect(ranks.rank * 10) == ([0, 10] if ranks.leads else [])
+        assert patient.deal([5, 6]) == 5 + ranks.rank
+    time.sleep(0.2 if ranks.leads else 0)  # the other one is there first
+sys.stdout.write("met three times\\n")
+"""
+
+
+def test_processes_may_meet_again(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(AGAIN)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(program)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("met three times") == 2
+
+
 def test_a_rank_that_lost_the_others_says_so_and_any_other_error_stays(monkeypatch):
     for name, value in (("WORLD_SIZE", "2"), ("RANK", "1"), ("MASTER_ADDR", "127.0.0.1")):
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr(torch.distributed, "rendezvous", lambda _: iter([(torch.distributed.HashStore(), 1, 2)]))
     monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     with pytest.raises(LostRank, match="rank 1 lost the others"), joined(BACKENDS["cpu"]):

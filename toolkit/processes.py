@@ -20,19 +20,31 @@ EXIT_S = 10.0  # that a program may take to end once it has closed its output
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """SIGTERM, as a scheduler or a launcher sends it, ends what is inside like Ctrl-C: no program of ours goes on without us."""
+    """SIGTERM of a scheduler or a launcher, or a terminal's SIGHUP, ends what is inside like Ctrl-C: no program of ours goes on without us.
+
+    Once: launcher and scheduler both send it, and a second one would end what is being put in order. What is ignored stays so (nohup).
+    """
     if threading.current_thread() is not threading.main_thread():  # Python allows handlers there only
         yield
         return
 
     def stop(*_: Any) -> None:
+        handle(signal.SIG_IGN)
+        after.clear()  # the process is about to end
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    def handle(handler: Any) -> None:
+        for number in after:
+            signal.signal(number, handler)
+
+    after = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    after = {number: handler for number, handler in after.items() if handler is not signal.SIG_IGN}
+    handle(stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in after.items():
+            signal.signal(number, handler)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from importlib import import_module
+from itertools import count
 from typing import Any
 
 import torch
@@ -17,6 +18,9 @@ from torch import Tensor, distributed, nn
 
 from toolkit import devices
 from toolkit.errors import DeviceError, ToolkitError
+
+_JOINED = count()
+LONGEST = timedelta(days=20)  # that gloo can count in milliseconds
 
 
 class LostRank(ToolkitError):
@@ -39,6 +43,7 @@ class Ranks:
 
     rank: int = 0
     size: int = 1
+    group: Any = None  # torch's own for all of them, or one that waits longer
     wrapped: list[nn.Module] = field(default_factory=list, compare=False)
 
     @property
@@ -53,7 +58,7 @@ class Ranks:
         """The sum over all ranks; the tensor itself is changed."""
         if self.size > 1:
             there = tensor.to(_device())  # nccl takes CUDA tensors only
-            distributed.all_reduce(there)
+            distributed.all_reduce(there, group=self.group)
             tensor.copy_(there)
         return tensor
 
@@ -63,14 +68,14 @@ class Ranks:
 
     def wait(self) -> None:
         if self.size > 1:
-            distributed.barrier()
+            distributed.barrier(self.group)
 
     def deal(self, parts: Sequence[Any] = ()) -> Any:
         """The first rank hands out a part for each, and every rank gets its own."""
         if self.size == 1:
             return parts[0]
         mine = [None]
-        distributed.scatter_object_list(mine, list(parts) if self.leads else None)
+        distributed.scatter_object_list(mine, list(parts) if self.leads else None, group=self.group)
         return mine[0]
 
     def collect(self, part: Any) -> list[Any]:
@@ -78,8 +83,14 @@ class Ranks:
         if self.size == 1:
             return [part]
         parts = [None] * self.size if self.leads else None
-        distributed.gather_object(part, parts)
+        distributed.gather_object(part, parts, group=self.group)
         return parts or []
+
+    def patient(self, seconds: float) -> "Ranks":
+        """The same, but one waits for another that long and not half an hour. All ranks must call this."""
+        if self.size == 1:
+            return self
+        return replace(self, group=distributed.new_group(timeout=min(timedelta(seconds=seconds), LONGEST)))
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """The model whose backward pass averages gradients over the ranks; it shares its weights with `model`."""
@@ -104,10 +115,9 @@ def _device() -> str:
 
 
 @contextmanager
-def joined(backend: devices.Backend, patience: timedelta | None = None) -> Iterator[Ranks]:
+def joined(backend: devices.Backend) -> Iterator[Ranks]:
     """The ranks that torch's launcher has started together; one alone where it was not used.
 
-    `patience`: how long one may wait for the others, if not half an hour; one that dies is noticed at once.
     Raises DeviceError where a device cannot be shared like that.
     """
     if not launched():
@@ -125,7 +135,10 @@ def joined(backend: devices.Backend, patience: timedelta | None = None) -> Itera
         # Before there is a process group: its default arguments would keep the group, and with it gloo's threads, beyond the end. One
         # that lets go of a tensor while the interpreter goes down aborts the process, with all of its work done.
         import_module("torch.distributed.nn.functional")
-        distributed.init_process_group("nccl" if backend.id == "cuda" else "gloo", timeout=patience)
+        store, rank, size = next(distributed.rendezvous("env://"))  # type: ignore[attr-defined]
+        # Where they met before, addresses of that time are left.
+        store = distributed.PrefixStore(f"toolkit {next(_JOINED)}", store)  # type: ignore[attr-defined]
+        distributed.init_process_group("nccl" if backend.id == "cuda" else "gloo", store=store, rank=rank, world_size=size)
         ranks = Ranks(distributed.get_rank(), distributed.get_world_size())
         yield ranks
     except RuntimeError as error:  # of gloo a plain one, of nccl a DistBackendError

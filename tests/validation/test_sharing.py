@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from toolkit.environment import describe
 from toolkit.errors import ArtifactError, ToolkitError
 from toolkit.ranks import Ranks
 from toolkit.validation import Limits, ValidationResult
-from toolkit.validation.sharing import Crew, shared
+from toolkit.validation.sharing import Crew, Dismissed, shared
 from toolkit.validation.worker import Job
 
 JOB = Job(folder="nowhere", runtime="torch-cpu", golden="of rank 0", pictures=("of rank 0",), threads=None, pixels="of rank 0")
@@ -57,6 +56,9 @@ class Seat(Ranks):
         self.table.parts[self.rank] = part
         return self._pass(lambda: list(self.table.parts) if self.leads else [])
 
+    def patient(self, seconds):
+        return self
+
     def _pass(self, take):
         self.table.all_here.wait()
         taken = take()
@@ -69,7 +71,6 @@ class Together:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seat, self.environments, self.ended = threading.local(), dict[int, dict[str, str]](), list[Any]()
-        monkeypatch.setattr("toolkit.validation.sharing.joined", lambda *_: nullcontext(self.seat.ranks))
         monkeypatch.setattr("toolkit.validation.sharing.describe", lambda: self.environments.get(self.seat.ranks.rank, describe()))
 
     def __call__(self, size: int, validation: Callable[[Crew], ValidationResult]) -> list[Any]:
@@ -84,8 +85,8 @@ class Together:
     def _rank(self, seat: Seat, validation: Callable[[Crew], ValidationResult]) -> None:
         self.seat.ranks = seat
         try:
-            self.ended[seat.rank] = shared(validation, Limits(), isolate=False)
-        except (ToolkitError, SystemExit) as end:
+            self.ended[seat.rank] = shared(validation, seat, Limits(), isolate=False)
+        except (ToolkitError, OSError) as end:
             self.ended[seat.rank] = end
 
 
@@ -104,6 +105,8 @@ def asked(monkeypatch) -> list[Job]:
         mine = np.load(job.images)[:, 0, 0, 0].astype(np.float32)
         with lock:
             jobs.append(job)
+        if job.runtime == "no room" and job.pictures:
+            raise OSError("there is no room")
         if 7 in mine and not job.pictures and job.runtime == "fails at 7":
             raise ArtifactError("seven is too many")
         assert job.golden == "of rank 0" or np.load(job.golden).dtype == np.float32
@@ -152,13 +155,20 @@ def test_a_share_without_answers_is_told_with_its_rank_and_the_ranks_go_on(asked
     assert together(3, validation) == [RESULT] * 3
 
 
-def test_the_other_ranks_end_quietly_where_the_first_fails(asked, together):
+@pytest.mark.parametrize("where", ["validation", "share"])
+def test_the_other_ranks_are_dismissed_where_the_first_fails(asked, together, monkeypatch, where):
+    """Also in the midst of its own share, where they wait to hand in theirs."""
+
     def validation(crew: Crew):
-        raise ArtifactError("there is nothing")
+        if where == "share":
+            job = replace(JOB, runtime="no room")
+            crew.ask(job, IMAGES, lambda done: None)
+        raise ArtifactError("there is no room")
 
     first, *others = together(3, validation)
-    assert str(first) == "there is nothing"
-    assert [end.code for end in others] == [0, 0]
+    assert "there is no room" in str(first)
+    assert type(first) is (OSError if where == "share" else ArtifactError)
+    assert [type(end) for end in others] == [Dismissed] * 2
 
 
 def test_each_of_several_workers_on_a_machine_has_one_thread(monkeypatch):
@@ -179,7 +189,7 @@ def test_ranks_with_other_versions_are_refused(together, rank, other, words):
     together.environments[rank] = {name: value for name, value in {**describe(), **other}.items() if value is not None}
     first, *others = together(3, lambda crew: RESULT)
     assert re.match(words, str(first))
-    assert [end.code for end in others] == [0, 0]
+    assert [type(end) for end in others] == [Dismissed] * 2
 
 
 def test_ranks_may_have_more_cores_and_memory(together):
@@ -230,14 +240,18 @@ def _passed(check: dict[str, Any]) -> tuple[Any, ...]:
     return check["level"], check["name"], check["artifact"], check["passed"]
 
 
-def test_bad_input_is_said_once_by_two_processes(exported_copy):
-    words = ("validate", path_of(exported_copy), "--artifact", "onnx-fp8")
+@pytest.mark.parametrize(("words", "said"), [
+    (("--artifact", "onnx-fp8"), "there is no artifact 'onnx-fp8'"),
+    (("--runtime", "onnxruntime-npu"), "onnxruntime-npu"),
+])  # fmt: skip
+def test_bad_input_is_said_once_by_two_processes(exported_copy, words, said):
+    words = ("validate", path_of(exported_copy), *words)
     both = subprocess.run(
         [sys.executable, *TORCHRUN, "-m", "toolkit", *words], capture_output=True, text=True, timeout=300, check=False, env=ENVIRONMENT
     )
     assert both.returncode != 0
-    assert both.stderr.count("there is no artifact 'onnx-fp8'") == 1
-    assert "rank 1 lost" not in both.stderr
+    assert len([line for line in both.stderr.splitlines() if line.startswith("toolkit: ") and said in line]) == 1
+    assert both.stderr.count("toolkit: ") == 1
 
 
 @pytest.mark.parametrize("launcher", [(), TORCHRUN], ids=["alone", "torchrun"])

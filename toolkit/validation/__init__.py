@@ -3,6 +3,10 @@
 from toolkit.validation.evidence import VerifyResult, verify
 from toolkit.validation.result import REPORT, Check, Figures, RuntimeRow, Unavailable, ValidationResult
 from toolkit.validation.run import Limits
+from toolkit.validation.sharing import Dismissed
 from toolkit.validation.validate import validate
 
-__all__ = ["REPORT", "Check", "Figures", "Limits", "RuntimeRow", "Unavailable", "ValidationResult", "VerifyResult", "validate", "verify"]
+__all__ = [
+    "REPORT", "Check", "Dismissed", "Figures", "Limits", "RuntimeRow", "Unavailable", "ValidationResult", "VerifyResult",
+    "validate", "verify",
+]  # fmt: skip

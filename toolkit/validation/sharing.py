@@ -7,21 +7,23 @@ import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from typing import Any
 
 import numpy as np
 
-from toolkit.devices import BACKENDS
 from toolkit.environment import describe
-from toolkit.errors import DONE, ToolkitError
-from toolkit.ranks import Ranks, joined
+from toolkit.errors import ToolkitError
+from toolkit.ranks import LostRank, Ranks
 from toolkit.validation.result import ValidationResult
 from toolkit.validation.run import Limits, answers_or_reason, in_order
 from toolkit.validation.worker import Answers, Job
 
-PATIENCE = timedelta(days=30)  # a runtime may take as long as --time-limit allows, and the others wait meanwhile
+PATIENCE_S = 3600.0  # beyond what a worker may take: the first rank judges meanwhile
 MAY_DIFFER = {"cores", "memory"}
+
+
+class Dismissed(LostRank):
+    """The first rank has no result. It says itself why."""
 
 
 @dataclass(frozen=True)
@@ -42,28 +44,31 @@ class Crew:
 
     @property
     def threads(self) -> int | None:
-        """Of one worker: one where there are several on this machine, else as many as its runtime likes."""
-        here = int(os.environ["LOCAL_WORLD_SIZE"]) if self.ranks.size > 1 else 1
+        """Of a worker of this rank: one where there are several on this machine, else as many as its runtime likes."""
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", self.ranks.size)) if self.ranks.size > 1 else 1
         return None if here * self.limits.jobs == 1 else 1
 
     def ask(self, job: Job, images: Any, update: Callable[[int], None]) -> Answers | str:
         """The answers for `images` (N, C, H, W) uint8, or in words why there are none. The progress is the first rank's, for all."""
         size = self.ranks.size
         mine = self.ranks.deal([Share(job, part) for part in np.array_split(images, size)])
-        found = self.ranks.collect(
-            answers_or_reason(mine.job, mine.images, self.limits, self.isolate, lambda done: update(min(size * done, len(images))))
-        )
+        try:
+            own = answers_or_reason(mine.job, mine.images, self.limits, self.isolate, lambda done: update(min(size * done, len(images))))
+        except Exception:
+            self.ranks.collect(None)  # the others are waiting to hand in theirs
+            raise
+        found = self.ranks.collect(own)
         for rank, answers in enumerate(found):
             if isinstance(answers, str):
                 return f"rank {rank} of {size}: {answers}" if size > 1 else answers
         return in_order([answers for answers in found if answers is not None])
 
     def help(self) -> ValidationResult:
-        """The other ranks' part: answers until the first one hands out the result. Raises SystemExit where that has none, and says why."""
+        """The other ranks' part: answers until the first one hands out the result. Raises Dismissed where that has none."""
         while isinstance(dealt := self.ranks.deal(), Share):
             self.ranks.collect(self._answers(dealt))
         if dealt is None:
-            raise SystemExit(DONE)  # with another code the launcher would end the first one before it has spoken
+            raise Dismissed(f"rank {self.ranks.rank} has nothing more to do: rank 0 failed, and says why")
         assert isinstance(dealt, ValidationResult)
         return dealt
 
@@ -73,28 +78,27 @@ class Crew:
             return None
         with tempfile.TemporaryDirectory() as folder:
             np.save(f"{folder}/golden.npy", share.images[:1].astype(np.float32))
-            job = replace(share.job, golden=f"{folder}/golden.npy", pictures=(), pixels="")
+            job = replace(share.job, golden=f"{folder}/golden.npy", pictures=(), pixels="", threads=self.threads)
             return answers_or_reason(job, share.images, self.limits, self.isolate, lambda done: None)
 
 
-def shared(validation: Callable[[Crew], ValidationResult], limits: Limits, isolate: bool) -> ValidationResult:
+def shared(validation: Callable[[Crew], ValidationResult], ranks: Ranks, limits: Limits, isolate: bool) -> ValidationResult:
     """What `validation` finds on the first rank, by the work of all; every rank returns it.
 
-    Raises ToolkitError where a rank has another environment: the report names one.
+    Raises ToolkitError where a rank has another environment: the report names one. Dismissed where another rank has raised.
     """
-    with joined(BACKENDS["cpu"], PATIENCE) as ranks:
-        crew = Crew(ranks, limits, isolate)
-        environments = ranks.collect(describe())
-        if not ranks.leads:
-            return crew.help()
-        try:
-            _refuse_others(environments)
-            result = validation(crew)
-        except Exception:  # Ctrl-C and SIGTERM reach the others by themselves, who may be in the midst of a share
-            ranks.deal([None] * ranks.size)
-            raise
-        ranks.deal([result] * ranks.size)
-        return result
+    crew = Crew(ranks.patient(limits.seconds + PATIENCE_S), limits, isolate)
+    environments = crew.ranks.collect(describe())
+    if not ranks.leads:
+        return crew.help()
+    try:
+        _refuse_others(environments)
+        result = validation(crew)
+    except Exception:  # Ctrl-C and SIGTERM reach the others by themselves, who may be in the midst of a share
+        crew.ranks.deal([None] * ranks.size)
+        raise
+    crew.ranks.deal([result] * ranks.size)
+    return result
 
 
 def _refuse_others(environments: list[dict[str, str]]) -> None:

@@ -18,6 +18,7 @@ from toolkit.errors import ArtifactError
 from toolkit.gates import allowed, rounding
 from toolkit.networks import Classifier, from_checkpoint
 from toolkit.progress import progress
+from toolkit.ranks import Ranks
 from toolkit.recipe import Gates, Recipe
 from toolkit.runtimes import RUNTIMES, Runtime, select
 from toolkit.validation import evidence, files, hypotheses, judge, pictures
@@ -36,19 +37,19 @@ Array = np.ndarray[Any, Any]
 def validate(
     workspace: Workspace, *, runtimes: Sequence[str] | None = None, artifacts: Sequence[str] | None = None, limit: int | None = None,
     all_images: bool = False, data_dir: Path | None = None, isolate: bool = True, cache: bool | Path = True, limits: Limits | None = None,
-    fit: bool = True,
+    fit: bool = True, ranks: Ranks | None = None,
 ) -> ValidationResult:  # fmt: skip
     """Compares and writes reports/validation.json. Raises ToolkitError where there is nothing to compare, or nothing to compare with.
 
     `all_images`: slow runtimes, which see a part of the test set by themselves, see all of it. `isolate`: each runtime in its own
     process, under `limits`. `cache`: answers to questions asked before are not computed again; a folder, if not the user's own.
-    `fit`: where logits differ, another mean and standard deviation are searched for as well. Under torchrun every process calls this,
-    each computes its share, and the first one writes.
+    `fit`: where logits differ, another mean and standard deviation are searched for as well. `ranks`: processes that all call
+    this (toolkit/ranks.py): each computes its share, the first one writes, and the others raise Dismissed where that one fails.
     """
     began = time.monotonic()
-    chosen = select(runtimes)
 
     def validation(crew: Crew) -> ValidationResult:
+        chosen = select(runtimes)
         with tempfile.TemporaryDirectory() as folder:
             bench = _Bench.of(workspace, limit, data_dir, cache, crew, Path(folder))
             bench.fit, bench.all_images = fit, all_images
@@ -57,7 +58,7 @@ def validate(
         evidence.write(workspace, result, workspace.reports / REPORT)
         return result
 
-    return shared(validation, limits or Limits(), isolate)
+    return shared(validation, ranks or Ranks(), limits or Limits(), isolate)
 
 
 def _result(
