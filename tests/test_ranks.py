@@ -88,14 +88,20 @@ def test_no_thread_of_gloo_outlives_a_run(fresh, tmp_path, end):
 AGAIN = """
 import sys
 import time
+from pathlib import Path
 from toolkit.devices import BACKENDS
 from toolkit.ranks import joined
 
+kept = []
 for number in range(3):
     with joined(BACKENDS["cpu"]) as ranks:
-        patient = ranks.patient(7200.0)
-        assert patient.collect(ranks.rank * 10) == ([0, 10] if ranks.leads else [])
-        assert patient.deal([5, 6]) == 5 + ranks.rank
+        ranks.be_patient(1e300)
+        assert ranks.collect(ranks.rank * 10) == ([0, 10] if ranks.leads else [])
+        assert ranks.deal([5, 6]) == 5 + ranks.rank
+        assert ranks.any(ranks.leads)
+        kept.append(ranks)
+    threads = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+    assert "gloo" not in "".join(threads), threads
     time.sleep(0.2 if ranks.leads else 0)  # the other one is there first
 sys.stdout.write("met three times\\n")
 """

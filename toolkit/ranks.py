@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from importlib import import_module
 from itertools import count
@@ -20,7 +20,7 @@ from toolkit import devices
 from toolkit.errors import DeviceError, ToolkitError
 
 _JOINED = count()
-LONGEST = timedelta(days=20)  # that gloo can count in milliseconds
+LONGEST_S = 20 * 86400.0  # that gloo can count in milliseconds
 
 
 class LostRank(ToolkitError):
@@ -43,12 +43,16 @@ class Ranks:
 
     rank: int = 0
     size: int = 1
-    group: Any = None  # torch's own for all of them, or one that waits longer
     wrapped: list[nn.Module] = field(default_factory=list, compare=False)
+    groups: list[Any] = field(default_factory=list, compare=False)  # where torch's own is not waited with
 
     @property
     def leads(self) -> bool:
         return self.rank == 0
+
+    @property
+    def group(self) -> Any:
+        return self.groups[-1] if self.groups else None
 
     def share(self, batch: Tensor) -> Tensor:
         """Every size-th of a batch that all ranks hold."""
@@ -86,11 +90,10 @@ class Ranks:
         distributed.gather_object(part, parts, group=self.group)
         return parts or []
 
-    def patient(self, seconds: float) -> "Ranks":
-        """The same, but one waits for another that long and not half an hour. All ranks must call this."""
-        if self.size == 1:
-            return self
-        return replace(self, group=distributed.new_group(timeout=min(timedelta(seconds=seconds), LONGEST)))
+    def be_patient(self, seconds: float) -> None:
+        """From now on one waits for another that long, and not half an hour. All ranks must call this."""
+        if self.size > 1:
+            self.groups.append(distributed.new_group(timeout=timedelta(seconds=min(seconds, LONGEST_S))))
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """The model whose backward pass averages gradients over the ranks; it shares its weights with `model`."""
@@ -103,9 +106,10 @@ class Ranks:
         return shared
 
     def let_go(self) -> None:
-        """Of what was wrapped, which then computes nothing any more. It holds the process group, also where an exception's frames hold it;
-        and where it is the last to, Python's lock is held while gloo's threads are waited for, of which one may wait for that lock.
+        """Of groups, and of what was wrapped, which then computes nothing any more. An exception's frames hold them, too; where those are
+        the last to, Python's lock is held while gloo's threads are waited for, of which one may wait for that lock.
         """
+        self.groups.clear()
         while self.wrapped:
             vars(self.wrapped.pop()).clear()
 

@@ -1,5 +1,6 @@
 """Several processes of torchrun are one validation: the images are shared, the first one speaks and writes, and none outlives the end."""
 
+import hashlib
 import json
 import os
 import re
@@ -56,8 +57,8 @@ class Seat(Ranks):
         self.table.parts[self.rank] = part
         return self._pass(lambda: list(self.table.parts) if self.leads else [])
 
-    def patient(self, seconds):
-        return self
+    def be_patient(self, seconds):
+        assert seconds == 3600 + 3600
 
     def _pass(self, take):
         self.table.all_here.wait()
@@ -169,6 +170,29 @@ def test_the_other_ranks_are_dismissed_where_the_first_fails(asked, together, mo
     assert "there is no room" in str(first)
     assert type(first) is (OSError if where == "share" else ArtifactError)
     assert [type(end) for end in others] == [Dismissed] * 2
+
+
+def test_another_file_in_the_same_place_is_no_share(asked, together, monkeypatch):
+    """As on a machine that has a folder of its own."""
+    monkeypatch.setattr("toolkit.validation.sharing._listed", lambda job: f"{together.seat.ranks.rank == 2}")
+
+    def validation(crew: Crew):
+        words = "rank 2 of 3: nowhere is not what it is on rank 0: several machines need a shared folder"
+        assert crew.ask(JOB, IMAGES, lambda done: None) == words
+        return RESULT
+
+    assert together(3, validation) == [RESULT] * 3
+
+
+def test_an_artifact_is_known_by_what_lists_its_files(tmp_path):
+    from toolkit.validation.sharing import _listed
+
+    job = replace(JOB, folder=str(tmp_path))
+    assert _listed(job) == "missing"
+    (tmp_path / "manifest.json").write_text("{}")
+    assert _listed(job) == hashlib.sha256(b"{}").hexdigest()
+    (tmp_path / "checkpoint.json").write_text("[]")
+    assert _listed(job) == hashlib.sha256(b"[]").hexdigest()
 
 
 def test_each_of_several_workers_on_a_machine_has_one_thread(monkeypatch):

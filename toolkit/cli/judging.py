@@ -67,16 +67,17 @@ def validate(
         raise typer.Exit(_hazards(model, limit, data_dir, json))
     if self_test:
         raise typer.Exit(_self_test(model, artifact, fault, limit, data_dir, json))
+    workspace = Workspace.of(model)
     try:
-        with ranks.joined(BACKENDS["cpu"]) as all_ranks:
+        with ranks.joined(BACKENDS["cpu"]) as together:
             result = validation.validate(
-                Workspace.of(model), runtimes=runtime, artifacts=artifact, limit=limit, all_images=all_images, data_dir=data_dir,
+                workspace, runtimes=runtime, artifacts=artifact, limit=limit, all_images=all_images, data_dir=data_dir,
                 cache=not no_cache, limits=validation.Limits(seconds=time_limit, memory_bytes=int(memory_limit * 2**30), jobs=jobs),
-                ranks=all_ranks,
+                ranks=together,
             )  # fmt: skip
-    except validation.Dismissed:
-        pass
-    if not ranks.leads():  # and with no other code: the launcher would end the first one before it has spoken
+    except validation.Dismissed:  # with another code the launcher would end the first one before it has spoken
+        raise typer.Exit(errors.DONE) from None
+    if not together.leads:
         raise typer.Exit(errors.DONE)
     terminal.show(result, json)
     if junit is not None:

@@ -11,9 +11,10 @@ from toolkit.progress import say
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Yields `stop()`, True from the first Ctrl-C or SIGTERM on: the step in hand is finished and saved. Ctrl-C once more ends at once.
+    """Yields `stop()`, True from the first Ctrl-C, SIGTERM or SIGHUP on: the step in hand is ended and saved. Another Ctrl-C ends at once.
 
-    One SIGTERM after another does not: a scheduler sends it to the launcher and to its processes, and the launcher hands it on.
+    One SIGTERM after another does not: a scheduler sends it to the launcher and to its processes, and the launcher hands it on. A SIGHUP
+    that is ignored stays so (nohup).
     """
     asked: set[int] = set()
 
@@ -27,7 +28,8 @@ def interruptible() -> Iterator[Callable[[], bool]]:
     if threading.current_thread() is not threading.main_thread():  # Python allows handlers there only
         yield lambda: False
         return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else [])]
+    before = {number: signal.signal(number, ask) for number in numbers}
     try:
         yield lambda: bool(asked)
     finally:

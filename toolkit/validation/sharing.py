@@ -6,11 +6,15 @@ torchrun starts them (toolkit/ranks.py). Each reads the artifact where the first
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from toolkit.artifact import MANIFEST
+from toolkit.checkpoint import CARD, sha256_of
 from toolkit.environment import describe
 from toolkit.errors import ToolkitError
 from toolkit.ranks import LostRank, Ranks
@@ -28,10 +32,11 @@ class Dismissed(LostRank):
 
 @dataclass(frozen=True)
 class Share:
-    """What a rank is handed. `images` is empty where there are more ranks than images."""
+    """What a rank is handed. `images` is empty where there are more ranks than images. `sha256`: of what lists the artifact's files."""
 
     job: Job
     images: Any
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -51,11 +56,14 @@ class Crew:
     def ask(self, job: Job, images: Any, update: Callable[[int], None]) -> Answers | str:
         """The answers for `images` (N, C, H, W) uint8, or in words why there are none. The progress is the first rank's, for all."""
         size = self.ranks.size
-        mine = self.ranks.deal([Share(job, part) for part in np.array_split(images, size)])
+        first, *others = np.array_split(images, size)
+        sha256 = _listed(job) if others else ""
+        self.ranks.deal([Share(job, part, sha256) for part in (first, *others)])
         try:
-            own = answers_or_reason(mine.job, mine.images, self.limits, self.isolate, lambda done: update(min(size * done, len(images))))
+            own = answers_or_reason(job, first, self.limits, self.isolate, lambda done: update(min(size * done, len(images))))
         except Exception:
-            self.ranks.collect(None)  # the others are waiting to hand in theirs
+            with suppress(RuntimeError):  # they may have gone
+                self.ranks.collect(None)  # they wait to hand in theirs
             raise
         found = self.ranks.collect(own)
         for rank, answers in enumerate(found):
@@ -76,6 +84,8 @@ class Crew:
         """Only the test images are shared: golden images and pictures are the first rank's, and so are the answers about them."""
         if not len(share.images):
             return None
+        if _listed(share.job) != share.sha256:
+            return f"{share.job.folder} is not what it is on rank 0: several machines need a shared folder"
         with tempfile.TemporaryDirectory() as folder:
             np.save(f"{folder}/golden.npy", share.images[:1].astype(np.float32))
             job = replace(share.job, golden=f"{folder}/golden.npy", pictures=(), pixels="", threads=self.threads)
@@ -87,18 +97,26 @@ def shared(validation: Callable[[Crew], ValidationResult], ranks: Ranks, limits:
 
     Raises ToolkitError where a rank has another environment: the report names one. Dismissed where another rank has raised.
     """
-    crew = Crew(ranks.patient(limits.seconds + PATIENCE_S), limits, isolate)
-    environments = crew.ranks.collect(describe())
+    crew = Crew(ranks, limits, isolate)
+    ranks.be_patient(limits.seconds + PATIENCE_S)
+    environments = ranks.collect(describe())
     if not ranks.leads:
         return crew.help()
     try:
         _refuse_others(environments)
         result = validation(crew)
     except Exception:  # Ctrl-C and SIGTERM reach the others by themselves, who may be in the midst of a share
-        crew.ranks.deal([None] * ranks.size)
+        with suppress(RuntimeError):  # they may have gone
+            ranks.deal([None] * ranks.size)
         raise
-    crew.ranks.deal([result] * ranks.size)
+    ranks.deal([result] * ranks.size)
     return result
+
+
+def _listed(job: Job) -> str:
+    """sha256 of the file that has those of all others: Artifact.open and Checkpoint.open hold them to it."""
+    found = next((path for path in (Path(job.folder, CARD), Path(job.folder, MANIFEST)) if path.is_file()), None)
+    return "missing" if found is None else sha256_of(found)
 
 
 def _refuse_others(environments: list[dict[str, str]]) -> None:
