@@ -2,13 +2,16 @@
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from toolkit import errors
 from toolkit.cli.options import Artifacts, DataDir, Json, Model, Runtimes
 from toolkit.workspace import DEFAULT_MODEL, Workspace
+
+if TYPE_CHECKING:
+    from toolkit.validation import ValidationResult
 
 # Of `validate`, what is no validation, and the options that mean something with it
 ALONE: dict[str, tuple[str, ...]] = {"--hazards": (), "--self-test": ("--self-test", "--artifact", "--fault")}
@@ -47,7 +50,6 @@ def validate(
     is. Exits with 1 when a check fails.
     """
     from toolkit import ranks, validation
-    from toolkit.devices import BACKENDS
     from toolkit.report import terminal
     from toolkit.validation import junit as junit_xml
     from toolkit.validation.result import LEVELS
@@ -67,22 +69,29 @@ def validate(
         raise typer.Exit(_hazards(model, limit, data_dir, json))
     if self_test:
         raise typer.Exit(_self_test(model, artifact, fault, limit, data_dir, json))
-    workspace = Workspace.of(model)
-    try:
-        with ranks.joined(BACKENDS["cpu"]) as together:
-            result = validation.validate(
-                workspace, runtimes=runtime, artifacts=artifact, limit=limit, all_images=all_images, data_dir=data_dir,
-                cache=not no_cache, limits=validation.Limits(seconds=time_limit, memory_bytes=int(memory_limit * 2**30), jobs=jobs),
-                ranks=together,
-            )  # fmt: skip
-    except validation.Dismissed:  # with another code the launcher would end the first one before it has spoken
-        raise typer.Exit(errors.DONE) from None
-    if not together.leads:
-        raise typer.Exit(errors.DONE)
+    result = _on_the_first_rank(
+        Workspace.of(model), runtimes=runtime, artifacts=artifact, limit=limit, all_images=all_images, data_dir=data_dir,
+        cache=not no_cache, limits=validation.Limits(seconds=time_limit, memory_bytes=int(memory_limit * 2**30), jobs=jobs),
+    )  # fmt: skip
     terminal.show(result, json)
     if junit is not None:
         junit_xml.write(result, junit)
     raise typer.Exit(errors.CHECK_FAILED if result.fails_on(tuple(fail_on or ())) else errors.DONE)
+
+
+def _on_the_first_rank(workspace: Workspace, **options: Any) -> "ValidationResult":
+    """`validate`, shared among torchrun's processes, where it started this one. Raises typer.Exit in all but the first, which goes on."""
+    from toolkit import ranks, validation
+    from toolkit.devices import BACKENDS
+
+    try:
+        with ranks.joined(BACKENDS["cpu"]) as together:
+            result = validation.validate(workspace, **options, ranks=together)
+    except validation.Dismissed:  # with another code the launcher would end the first one before it has spoken
+        raise typer.Exit(errors.DONE) from None
+    if not together.leads:
+        raise typer.Exit(errors.DONE)
+    return result
 
 
 def _hazards(model: str, limit: int | None, data_dir: Path | None, json: bool) -> int:
