@@ -139,8 +139,9 @@ def joined(backend: devices.Backend) -> Iterator[Ranks]:
         # Before there is a process group: its default arguments would keep the group, and with it gloo's threads, beyond the end. One
         # that lets go of a tensor while the interpreter goes down aborts the process, with all of its work done.
         import_module("torch.distributed.nn.functional")
+        # A prefix, for where they met before, addresses of that time are left. Both names are torch's public ones, which its stubs
+        # do not export.
         store, rank, size = next(distributed.rendezvous("env://"))  # type: ignore[attr-defined]
-        # Where they met before, addresses of that time are left.
         store = distributed.PrefixStore(f"toolkit {next(_JOINED)}", store)  # type: ignore[attr-defined]
         distributed.init_process_group("nccl" if backend.id == "cuda" else "gloo", store=store, rank=rank, world_size=size)
         ranks = Ranks(distributed.get_rank(), distributed.get_world_size())

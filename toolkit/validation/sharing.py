@@ -61,9 +61,9 @@ class Crew:
         self.ranks.deal([Share(job, part, sha256) for part in (first, *others)])
         try:
             own = answers_or_reason(job, first, self.limits, self.isolate, lambda done: update(min(size * done, len(images))))
-        except Exception:
+        except Exception:  # whatever it is, the others wait to hand in theirs; it is raised again
             with suppress(RuntimeError):  # they may have gone
-                self.ranks.collect(None)  # they wait to hand in theirs
+                self.ranks.collect(None)
             raise
         found = self.ranks.collect(own)
         for rank, answers in enumerate(found):
