@@ -12,12 +12,12 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "toolkit"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 BASE = (
-    "errors", "tensors", "recipe", "workspace", "devices", "checkpoint", "artifact", "gates", "progress", "processes", "records",
-    "environment", "ranks", "_torchvision",
+    "errors", "printable", "limits", "tensors", "recipe", "workspace", "devices", "checkpoint", "artifact", "gates", "progress",
+    "processes", "records", "environment", "ranks", "_torchvision",
 )  # fmt: skip
 LEVELS = (  # a room may import itself and the levels before its own
-    *((room,) for room in ("errors", "tensors")),
-    BASE[2:],  # among these: only without going round in a circle
+    *((room,) for room in ("errors", "printable", "limits", "tensors")),
+    BASE[4:],  # among these: only without going round in a circle
     ("data", "networks", "mil"),
     ("runtimes",),
     ("selection", "golden"),

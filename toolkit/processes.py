@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
+from toolkit.printable import printable
+
 LOOK_EVERY_S = 0.1
 LAST_LINES = 3
 EXIT_S = 10.0  # that a program may take to end once it has closed its output
@@ -167,11 +169,6 @@ def _started(module: str, arguments: Sequence[str], words: IO[bytes], stdin: int
 def _last(words: IO[bytes]) -> str:
     words.seek(0)
     return printable("; ".join(words.read().decode("utf-8", "backslashreplace").strip().splitlines()[-LAST_LINES:]))
-
-
-def printable(text: str) -> str:
-    """Without the escapes that would colour or move about on the reader's terminal."""
-    return "".join(char if char.isprintable() else "�" for char in text)
 
 
 def _read(lines: IO[bytes] | None, on_line: Callable[[bytes], None]) -> None:

@@ -1,0 +1,73 @@
+"""State every limit of the toolkit once: how large a file may be, and what a child process may use.
+
+A limit of a file is far above what we write ourselves, and small enough to be read. Memory follows from this machine, or from the
+cgroup (a container) that we are in, whichever is smaller. The evaluator has limits of its own (toolkit/mil/limits.py).
+"""
+
+import contextlib
+import functools
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from toolkit.errors import ToolkitError
+
+MAX_RECIPE_BYTES = 64 << 10  # a recipe is a page of text
+MAX_CARD_BYTES = 16 << 20  # checkpoint.json, manifest.json
+MAX_WEIGHTS_BYTES = 4 << 30  # an on-device classifier is far smaller
+MAX_GOLDEN_BYTES = 256 << 20  # golden.npz, unpacked
+MAX_EVIDENCE_BYTES = 16 << 20
+MAX_REPORT_BYTES = 256 << 20  # validation.json
+MAX_BENCH_BYTES = 1 << 30  # bench.json holds every sample
+
+MEMORY_VARIABLE, SECONDS_VARIABLE = "TOOLKIT_MEMORY_LIMIT", "TOOLKIT_TIME_LIMIT"  # GiB; seconds
+SHARE = 0.5  # of the machine's memory that all workers of a command may use together
+SECONDS = 3600.0  # that a worker may take
+CGROUPS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
+
+@functools.cache
+def machine_bytes() -> int:
+    """The memory of this machine, or of the cgroup where that is less."""
+    import psutil
+
+    found = int(psutil.virtual_memory().total)
+    for path in CGROUPS:
+        with contextlib.suppress(OSError, ValueError):  # there is no such group, or it says "max"
+            found = min(found, int(path.read_text(encoding="ascii")))
+    return found
+
+
+def memory_bytes() -> int:
+    """What one worker may use by default: half of the machine's memory, or what TOOLKIT_MEMORY_LIMIT says."""
+    given = _given(MEMORY_VARIABLE, "GiB")
+    return int(machine_bytes() * SHARE) if given is None else max(1, int(min(given, 1 << 20) * 2**30))
+
+
+def seconds() -> float:
+    """How long one worker may take by default: an hour, or what TOOLKIT_TIME_LIMIT says."""
+    return _given(SECONDS_VARIABLE, "seconds") or SECONDS
+
+
+def _given(name: str, unit: str) -> float | None:
+    """Raises ToolkitError for what is no number above 0."""
+    text = os.environ.get(name)
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise ToolkitError(f"{name}={text!r} is not a number of {unit} above 0. Set it to one, or unset it")
+    return value
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one worker may use. `memory_bytes`: resident, its own child processes included. `jobs`: workers at once."""
+
+    seconds: float = field(default_factory=seconds)
+    memory_bytes: int = field(default_factory=memory_bytes)
+    jobs: int = 1
