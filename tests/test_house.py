@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "toolkit"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 BASE = (
-    "errors", "printable", "limits", "tensors", "recipe", "workspace", "devices", "checkpoint", "artifact", "gates", "progress",
+    "errors", "printable", "limits", "tensors", "files", "recipe", "workspace", "devices", "checkpoint", "artifact", "gates", "progress",
     "processes", "records", "environment", "ranks", "_torchvision",
 )  # fmt: skip
 LEVELS = (  # a room may import itself and the levels before its own
