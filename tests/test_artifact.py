@@ -135,7 +135,7 @@ def test_a_manifest_with_a_wrong_value_is_an_error(made: Artifact, change):
 def test_a_manifest_that_is_larger_than_any_of_ours_is_not_read(made: Artifact):
     with (made.folder / MANIFEST).open("ab") as file:
         file.truncate(MAX_CARD_BYTES + 1)
-    refused(made.folder, f"has {MAX_CARD_BYTES + 1} bytes, more than any manifest of ours")
+    refused(made.folder, f"has {MAX_CARD_BYTES + 1:,} bytes; at most {MAX_CARD_BYTES:,} are read. Export again")
 
 
 @pytest.mark.parametrize("name", ["../outside", "a/../../outside", "{absolute}", "..\\outside", "", ".", "model.bin\0"])

@@ -5,16 +5,21 @@ exports/<format>-<variant>/golden.npz      inputs, and the logits PyTorch comput
 exports/<format>-<variant>/model.<…>       the file (or package) that ships
 """
 
+import hashlib
+import unicodedata
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from toolkit.checkpoint import MAX_CARD_BYTES, WEIGHTS, Checkpoint, sha256_of
-from toolkit.errors import ArtifactError
+from toolkit.errors import ArtifactError, CheckpointError
+from toolkit.files import FILE, FOLDER, kind_of, opened, read_bytes
+from toolkit.limits import MAX_WEIGHTS_BYTES
 from toolkit.recipe import fault_rows
 from toolkit.tensors import CLASS_LABEL, IMAGE, LOGITS, PROBABILITIES, TensorSpec
 
@@ -22,6 +27,25 @@ MANIFEST, GOLDEN = "manifest.json", "golden.npz"
 MAX_GOLDEN_BYTES = 256 << 20
 KEPT = "kept in fp32: "  # how a manifest's notes say which ops stayed so
 TORCH = "torch"  # the format of a checkpoint when it is run beside the exported files
+MAX_FILES = 10_000  # in an artifact's folder
+MAX_DEPTH = 16
+MAX_RANK = 8
+_DO_NOT_USE = "Do not use this artifact"
+
+
+def _sane(spec: TensorSpec) -> TensorSpec:
+    """Raises ValueError for sizes and bounds that no tensor has."""
+    if len(spec.name) > 200 or len(spec.shape) > MAX_RANK or not all(size == -1 or 0 < size < 1 << 31 for size in spec.shape):
+        raise ValueError(f"no tensor has the name {spec.name[:80]!r} and the shape {spec.shape[:MAX_RANK]}")
+    if not all(bound is None or abs(bound) < 1e30 for bound in (spec.low, spec.high)):  # NaN is not below it either
+        raise ValueError(f"values between {spec.low} and {spec.high} are no range")
+    return spec
+
+
+Spec = Annotated[TensorSpec, AfterValidator(_sane)]
+Digest = Annotated[str, Field(max_length=128)]
+Name = Annotated[str, Field(max_length=1024)]
+Line = Annotated[str, Field(max_length=1000)]
 
 
 class Manifest(BaseModel):
@@ -32,20 +56,20 @@ class Manifest(BaseModel):
     schema_version: Literal[1] = 1
     format: Literal["coreml", "onnx", "coreai", "torch"]
     precision: Literal["fp32", "fp16"]
-    compression: str | None = None
-    model: str
-    entry: str = Field(description="the file or package that ships")
+    compression: Line | None = None
+    model: Line
+    entry: Name = Field(description="the file or package that ships")
     input_kind: Literal["image", "tensor"]
-    inputs: tuple[TensorSpec, ...] = Field(min_length=1)
-    outputs: tuple[TensorSpec, ...] = Field(min_length=1)
-    class_labels: list[str] = Field(min_length=2)
-    preprocessing: str
-    recipe_hash: str
-    checkpoint_sha256: str
-    test_accuracy: float | None
-    notes: list[str] = []
-    versions: dict[str, str]
-    files: dict[str, str]
+    inputs: tuple[Spec, ...] = Field(min_length=1, max_length=100)
+    outputs: tuple[Spec, ...] = Field(min_length=1, max_length=100)
+    class_labels: list[Line] = Field(min_length=2, max_length=100_000)
+    preprocessing: Annotated[str, Field(max_length=10_000)]
+    recipe_hash: Digest
+    checkpoint_sha256: Digest
+    test_accuracy: float | None = Field(ge=0, le=1, allow_inf_nan=False)
+    notes: list[Annotated[str, Field(max_length=100_000)]] = Field(default=[], max_length=1000)
+    versions: dict[Line, Line]
+    files: dict[Name, Digest] = Field(max_length=MAX_FILES)
 
 
 @dataclass(frozen=True)
@@ -70,16 +94,16 @@ class Artifact:
     def open(cls, folder: Path) -> "Artifact":
         """Reads the manifest and verifies every file against it. Raises ArtifactError on the first thing that is off."""
         path = folder / MANIFEST
-        if not path.is_file():
+        if kind_of(path) is None:
             raise ArtifactError(f"{folder} is no artifact of ours: it has no {MANIFEST}. Make one with: toolkit export")
+        if (kind := kind_of(path)) != FILE:
+            raise ArtifactError(f"{path} is {kind}, not a regular file. {_DO_NOT_USE}")
+        content = read_bytes(path, MAX_CARD_BYTES, raises=ArtifactError, advice="Export again")
         try:
-            if path.stat().st_size > MAX_CARD_BYTES:
-                raise ArtifactError(f"{path} has {path.stat().st_size} bytes, more than any manifest of ours")
-            manifest = Manifest.model_validate_json(path.read_bytes())
+            manifest = Manifest.model_validate_json(content)
         except ValidationError as error:
             raise ArtifactError(f"{path} cannot be read as a manifest: {'; '.join(fault_rows(error))}. Export again") from error
-        except OSError as error:
-            raise ArtifactError(f"{path} cannot be read as a manifest: {error}. Export again") from error
+        _check_names(path, manifest.files)
         for name, expected in manifest.files.items():
             _verify(folder, name, expected)
         listed = {PurePosixPath(name).parts[0] for name in manifest.files}
@@ -87,23 +111,23 @@ class Artifact:
             raise ArtifactError(f"{path} does not list {GOLDEN}, so nothing would prove the file. Export again")
         if PurePosixPath(manifest.entry).parts[:1] != (manifest.entry,) or manifest.entry not in listed:
             raise ArtifactError(f"{path}: its entry {manifest.entry!r} is not among its files. Export again")
-        if (strange := _unlisted(folder, manifest)) is not None:
-            raise ArtifactError(
-                f"{folder / strange} is not in the manifest, so nobody vouches for it. Copy the artifact again, or export again"
-            )
+        _check_unlisted(folder, manifest)
         return cls(folder, manifest)
 
     @classmethod
     def of_checkpoint(cls, checkpoint: Checkpoint) -> "Artifact":
         """The checkpoint seen as an artifact of format `torch`, which the torch-* runtimes read."""
         card, recipe = checkpoint.card, checkpoint.recipe
-        manifest = Manifest(
-            format=TORCH, precision="fp32", model=recipe.name, entry=WEIGHTS, input_kind="tensor",
-            inputs=(image_spec(card.input_shape),), outputs=output_specs(len(card.class_labels)),
-            class_labels=card.class_labels, preprocessing=describe_preprocessing(checkpoint),
-            recipe_hash=card.recipe_hash, checkpoint_sha256=card.weights_sha256,
-            test_accuracy=card.metrics.get("test_accuracy"), versions=card.versions, files={WEIGHTS: card.weights_sha256},
-        )  # fmt: skip
+        try:
+            manifest = Manifest(
+                format=TORCH, precision="fp32", model=recipe.name, entry=WEIGHTS, input_kind="tensor",
+                inputs=(image_spec(card.input_shape),), outputs=output_specs(len(card.class_labels)),
+                class_labels=card.class_labels, preprocessing=describe_preprocessing(checkpoint),
+                recipe_hash=card.recipe_hash, checkpoint_sha256=card.weights_sha256,
+                test_accuracy=card.metrics.get("test_accuracy"), versions=card.versions, files={WEIGHTS: card.weights_sha256},
+            )  # fmt: skip
+        except ValidationError as error:  # the card holds what no manifest may hold, such as an accuracy of 7
+            raise CheckpointError(f"the card in {checkpoint.folder} does not hold: {'; '.join(fault_rows(error))}. Train again") from error
         return cls(checkpoint.folder, manifest)
 
     def golden(self) -> tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]:
@@ -130,26 +154,71 @@ class Artifact:
         return images, logits
 
 
-def _unlisted(folder: Path, manifest: Manifest) -> str | None:
-    """A file that the manifest does not know: external weights beside an ONNX file, say. macOS leaves .DS_Store everywhere."""
-    inside = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (".DS_Store", MANIFEST))
-    return next((name for path in inside if (name := path.relative_to(folder).as_posix()) not in manifest.files), None)
+def _check_names(path: Path, names: dict[str, str]) -> None:
+    """Raises ArtifactError for a name that leaves the folder, or that another computer takes for something else."""
+    seen: dict[str, str] = {}
+    for name in names:
+        relative = PurePosixPath(name)
+        if relative.is_absolute() or ".." in relative.parts or "\\" in name or "\0" in name or not relative.parts:
+            raise ArtifactError(f"{path} names {name!r}, which is outside the artifact. {_DO_NOT_USE}")
+        if relative.as_posix() != name or not name.isprintable() or any(map(_only_here, relative.parts)):
+            raise ArtifactError(f"{path} names {name!r}, which is no name of a file on every computer. {_DO_NOT_USE}")
+        same = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+        if (other := seen.setdefault(same, name)) != name:
+            raise ArtifactError(f"{path} names {other!r} and {name!r}, which are one file on a Mac. {_DO_NOT_USE}")
+
+
+def _only_here(part: str) -> bool:
+    """Whether Windows takes this part of a name for a device or a stream, or drops its end."""
+    device = part.split(".")[0].rstrip().upper()
+    return device in _DEVICES or part[-1] in ". " or any(char in '<>:"|?*' for char in part)
+
+
+_DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{name}{number}" for name in ("COM", "LPT") for number in range(1, 10))}
+
+
+def _check_unlisted(folder: Path, manifest: Manifest) -> None:
+    """Raises ArtifactError unless all below the folder are listed regular files. macOS leaves .DS_Store everywhere."""
+    for number, (name, kind) in enumerate(_below(folder)):
+        if number > 2 * MAX_FILES:
+            raise ArtifactError(f"{folder} holds more than {number - 1} files and folders, which no export of ours does. {_DO_NOT_USE}")
+        if kind not in (FILE, FOLDER):
+            raise ArtifactError(f"{folder / name} is {kind}; an artifact holds the regular files of its manifest only. {_DO_NOT_USE}")
+        if kind == FILE and name not in manifest.files and name != MANIFEST and PurePosixPath(name).name != ".DS_Store":
+            raise ArtifactError(
+                f"{folder / name} is not in the manifest, so nobody vouches for it. Copy the artifact again, or export again"
+            )
+
+
+def _below(folder: Path) -> Iterator[tuple[str, str]]:
+    """(relative POSIX path, kind) of all below `folder`. No link is followed."""
+    waiting = [(folder, 0)]
+    while waiting:
+        parent, depth = waiting.pop()
+        if depth > MAX_DEPTH:
+            raise ArtifactError(f"{folder} holds more than {MAX_DEPTH} folders in one another, which no export of ours does. {_DO_NOT_USE}")
+        try:
+            paths = sorted(parent.iterdir())
+        except OSError as error:
+            raise ArtifactError(f"{parent} cannot be read: {error.strerror}. Copy the whole folder, or export again") from error
+        for path in paths:
+            kind = kind_of(path) or "gone"
+            waiting += [(path, depth + 1)] if kind == FOLDER else []
+            yield path.relative_to(folder).as_posix(), kind
 
 
 def _verify(folder: Path, name: str, expected: str) -> None:
-    relative = PurePosixPath(name)
-    if relative.is_absolute() or ".." in relative.parts or "\\" in name or "\0" in name or not relative.parts:
-        raise ArtifactError(f"{folder / MANIFEST} names {name!r}, which is outside the artifact. Do not use this artifact")
-    path = folder / relative
+    path = folder / name
     try:
         inside, there = path.resolve().is_relative_to(folder.resolve()), path.is_file()
-        found = sha256_of(path) if inside and there else None
     except (OSError, RuntimeError) as error:  # a name that is too long, links in a circle, no permission
         raise ArtifactError(f"{path} cannot be read: {error}. Copy the whole folder, or export again") from error
     if not inside:
-        raise ArtifactError(f"{path} is a link to outside the artifact. Do not use this artifact")
+        raise ArtifactError(f"{path} is a link to outside the artifact. {_DO_NOT_USE}")
     if not there:
         raise ArtifactError(f"{path} is missing. Copy the whole folder, or export again")
+    with opened(path, MAX_WEIGHTS_BYTES, raises=ArtifactError, advice="Copy the whole folder, or export again") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # it is a buffered reader
     if found != expected:
         raise ArtifactError(
             f"{path} was changed after the export: sha256 expected {expected}, found {found}. Copy it again, or export again"

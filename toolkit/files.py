@@ -11,10 +11,23 @@ from typing import BinaryIO
 
 from toolkit.errors import ToolkitError
 
+FILE, FOLDER = "a regular file", "a folder"
 KINDS = (
-    (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
+    (stat.S_ISREG, FILE), (stat.S_ISDIR, FOLDER), (stat.S_ISLNK, "a link"), (stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
 )  # fmt: skip
+
+
+def kind_of(path: Path) -> str | None:
+    """Say what lies at `path` itself, a link not being followed: FILE, FOLDER, "a link", "a FIFO", …; None: nothing.
+
+    What cannot be asked for, such as a name that is too long, is not there.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except (OSError, ValueError):
+        return None
+    return _kind(mode)
 
 
 def opened(path: Path, most_bytes: int, *, raises: type[ToolkitError] = ToolkitError, advice: str = "") -> BinaryIO:
@@ -49,11 +62,14 @@ def read_bytes(path: Path, most_bytes: int, *, raises: type[ToolkitError] = Tool
     return content
 
 
+def _kind(mode: int) -> str:
+    return next((name for is_kind, name in KINDS if is_kind(mode)), "something else")
+
+
 def _regular(found: os.stat_result, most_bytes: int) -> None:
     """Raises ValueError with the reason why it may not be read."""
     if not stat.S_ISREG(found.st_mode):
-        kind = next((name for is_kind, name in KINDS if is_kind(found.st_mode)), "something else")
-        raise ValueError(f"it is {kind}, not a regular file")
+        raise ValueError(f"it is {_kind(found.st_mode)}, not {FILE}")
     if found.st_size > most_bytes:
         raise ValueError(f"it has {found.st_size:,} bytes; at most {most_bytes:,} are read")
 

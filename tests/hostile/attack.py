@@ -6,6 +6,7 @@ outside the model's folder was changed.
 """
 
 import hashlib
+import json
 import os
 import re
 import shlex
@@ -34,6 +35,23 @@ class Attack:
     code: int = BAD_INPUT
     says: str = ""
     unsaid: str = r"(?!)"  # a regular expression that must not match
+
+
+def edit_manifest(folder: Path, **fields: object) -> None:
+    """Changes fields of an artifact's manifest; `files`: names that are added."""
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    files = manifest["files"] | dict(fields.pop("files", {}))  # type: ignore[call-overload]
+    path.write_text(json.dumps(manifest | fields | {"files": files}), encoding="utf-8")
+
+
+def sign(folder: Path) -> None:
+    """Hashes all files of an artifact again, as whoever changes one of them can."""
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    files = {each.relative_to(folder).as_posix(): each for each in folder.rglob("*") if each.is_file() and each.name != path.name}
+    manifest["files"] = {name: hashlib.sha256(each.read_bytes()).hexdigest() for name, each in sorted(files.items())}
+    path.write_text(json.dumps(manifest), encoding="utf-8")
 
 
 def digest(root: Path, leave_out: Path) -> dict[str, str]:
