@@ -131,15 +131,20 @@ def test_a_device_that_is_not_there_is_never_a_silent_cpu_run(capsys: pytest.Cap
     assert not fresh.checkpoint.exists()
 
 
-def test_a_bug_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_of_ours_keeps_its_traceback_and_has_a_code_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from toolkit import doctor
 
     def broken() -> None:
         raise ValueError("a bug")
 
     monkeypatch.setattr(doctor, "examine", broken)
-    with pytest.raises(ValueError, match="a bug"):
-        cli.main(["doctor"])
+    code, out, err = run(capsys, "doctor")
+    assert (code, out) == (errors.BUG, "")
+    assert "Traceback (most recent call last)" in err
+    assert "  ValueError: a bug\n" in err
+    assert f"this is a bug of toolkit {__version__}. Please report it" in err
 
 
 def test_ctrl_c_is_exit_code_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -238,5 +243,5 @@ def test_a_terminal_without_our_signs_is_no_reason_to_fail() -> None:
         return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=False)
 
     assert "UnicodeEncodeError" in run_script("print('\\u0394')").stderr  # what a plain print would do
-    done = run_script("from toolkit import cli; cli.app = lambda _: print('\\u0394'); cli.main([])")
+    done = run_script("from toolkit.cli import ending, main; ending._command = lambda _: print('\\u0394') or 0; main([])")
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "\\u0394", "")

@@ -9,10 +9,13 @@
     ├── ExportError         a conversion that failed, or whose result is not the model
     └── RuntimeUnavailable  a runtime that cannot run on this machine
 
-A message says what happened, the value seen, and what to do. Any other exception is a bug of ours and keeps its traceback.
+A message says what happened, the value seen, and what to do. What the system refuses (a full disk, no permission, no memory) is one
+message and exit code 2 as well. Any other exception is a bug of ours: it keeps its traceback, and ends with a code of its own.
 """
 
-DONE, CHECK_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130  # exit codes; 130 is the shell's own for Ctrl-C
+DONE, CHECK_FAILED, BAD_INPUT = 0, 1, 2  # exit codes; CHECK_FAILED means that, and nothing else
+BUG = 70  # EX_SOFTWARE of sysexits.h; Python's own code for a traceback is 1, which would say that a check failed
+INTERRUPTED, BROKEN_PIPE = 130, 141  # the shell's own for Ctrl-C, and for a reader that has gone (SIGPIPE)
 
 
 class ToolkitError(Exception):

@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from toolkit.errors import ToolkitError
+from toolkit.printable import line
+
 LOG_EVERY_S = 20.0
 
 
@@ -23,9 +26,30 @@ def quietly() -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    """One line to standard error."""
-    if not _QUIET.get():
-        print(text, file=sys.stderr, flush=True)
+    """Print one line to standard error. Raises BrokenPipeError where nobody reads it any more."""
+    if _QUIET.get():
+        return
+    try:
+        print(line(text), file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError:  # a log on a full disk is no reason to lose an hour of training, and there is no other place to say so
+        pass
+
+
+@contextmanager
+def showing() -> Iterator[None]:
+    """What is printed inside reaches standard output, or an error is raised at once rather than when Python ends.
+
+    Raises ToolkitError where it cannot be written, BrokenPipeError where nobody reads it any more.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ToolkitError(f"the result cannot be written to standard output: {error.strerror}. Send it to another place") from error
 
 
 @contextmanager
@@ -46,10 +70,11 @@ def _bar(title: str, total: int, unit: str, done: int) -> Iterator[Callable[...,
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(), TextColumn("{task.fields[figures]}"))
+    words = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[figures]}"))
+    columns = (next(words), BarColumn(bar_width=None), MofNCompleteColumn(), next(words))
     started = time.monotonic()
     with Progress(*columns, console=Console(stderr=True)) as bars:
-        task = bars.add_task(title, total=total, completed=done, figures="")
+        task = bars.add_task(line(title), total=total, completed=done, figures="")
 
         def update(now: int, **figures: float) -> None:
             bars.update(task, completed=now, figures=_text(figures, now, done, total, time.monotonic() - started, unit))

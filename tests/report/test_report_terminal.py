@@ -187,7 +187,7 @@ def test_latency_tells_what_a_reader_must_know(bench, arm, capsys):
     text = printed(bench(arms=arms, load_average_before=[4.5, 0, 0]), capsys)
     for words in ("8 [7.84, 8.16]", "2 [1.96, 2.04]", "512", "45.1", "33.8", "needs 459 calls, here are 400", "noise floor ±",
                   "failed: coreml-fp16:coreml-cpu: was killed by SIGKILL", "WARNING: the machine was busy", "load average 4.50 on 8 cores",
-                  "INVALID onnx-fp32:onnxruntime-coreml: calls and time: 80 calls", "spread 1.58 % between rounds",
+                  "INVALID onnx-fp32:onnxruntime-coreml: calls and time: 80 calls", "1.58 % between rounds",
                   "machine: processor Test 9000, cores 8", "coreml-ane, coreml-fp16: Core ML needs macOS"):  # fmt: skip
         assert words in text, words
     assert re.search(r"onnx-fp32:onnxruntime-cpu +torch:torch-cpu +0\.25 \[.*\] +faster", text)

@@ -1,84 +1,43 @@
-"""The command line: a command parses, makes one call, shows the result and gives the exit code (see errors.py).
+"""The command line: `main` starts it, app.py lists the commands, ending.py decides the exit code.
 
-Results go to standard output, progress to standard error. Heavy imports happen inside the command that needs them. To add a
-command: a function in one of these files, and a place in COMMANDS.
+This file imports next to nothing, so that Ctrl-C while the rest is imported ends without a traceback.
 """
 
-import io
 import os
+import signal
 import sys
-from typing import Annotated, Any
+import threading
+from types import FrameType
+from typing import NoReturn
 
-import typer
-
-from toolkit import __version__, errors
-from toolkit.cli import judging, looking, making, timing
-from toolkit.processes import terminable
-
-app = typer.Typer(
-    help="Train a classifier, convert it for Apple devices, prove that the file is the model, time it honestly.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,  # plain help: importing rich for it would double the start-up time
-    pretty_exceptions_enable=False,  # a bug of ours keeps its plain traceback
-)
-
-COMMANDS = (  # in the order in which --help lists them
-    making.train, making.export,
-    judging.validate, judging.debug, judging.verify,
-    timing.bench, timing.report,
-    looking.predict, looking.inspect, looking.doctor,
-)  # fmt: skip
-SHARED = ("train", "validate")  # several processes of torchrun do one thing
-for each in COMMANDS:
-    app.command()(each)
+INTERRUPTED = 130  # as in errors.py
 
 
-def _version(asked: bool) -> None:
-    if asked:
-        typer.echo(__version__)
-        raise typer.Exit()
-
-
-@app.callback()
-def options(
-    context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
-) -> None:
-    if context.invoked_subcommand != "train":  # which saves first
-        context.with_resource(terminable())
-    if context.invoked_subcommand not in SHARED and "RANK" in os.environ:
-        _refuse_several(str(context.invoked_subcommand))
-
-
-def _refuse_several(command: str) -> None:
-    """torchrun's processes would each do the whole work, and write the same files."""
-    from toolkit import ranks
-
-    if ranks.launched():
-        shared = " and ".join(f"`toolkit {each}`" for each in SHARED)
-        raise errors.ToolkitError(f"torchrun is for {shared}; run `toolkit {command}` by itself")
-
-
-def main(arguments: list[str] | None = None) -> Any:
-    """Runs the command line; a ToolkitError is one message and exit code 2, never a traceback."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal without "–" or "Δ" is no reason to fail
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line and end with its exit code (errors.py). `arguments`: those of this process by default."""
     try:
-        return app(arguments)
-    except errors.ToolkitError as error:
-        if not _left_to_the_launcher(error):
-            print(f"toolkit: {error}", file=sys.stderr)
-        sys.exit(errors.BAD_INPUT)
-    except KeyboardInterrupt:
-        sys.exit(errors.INTERRUPTED)
+        before = _until_imported()
+        from toolkit.cli.ending import run
+
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
+        code = run(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:  # in the moment before `run` sees to it
+        code = INTERRUPTED
+    if arguments is None and before is not None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is left to put in order: Ctrl-C must not interrupt the end with a traceback
+    sys.exit(code)
 
 
-def _left_to_the_launcher(error: errors.ToolkitError) -> bool:
-    """One of several processes that train together leaves the message to the one that started them."""
-    if "RANK" not in os.environ:
-        return False
-    from toolkit import training
+def _until_imported() -> "signal._HANDLER | None":
+    """Let Ctrl-C end the process at once, and return the handler to restore; None where Ctrl-C is ignored or not ours (nohup, a library).
 
-    return training.report(error)
+    An exception would not do: a library that is interrupted while it is imported turns it into an error of its own.
+    """
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        return None
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        os._exit(INTERRUPTED)
+
+    return signal.signal(signal.SIGINT, stop)

@@ -161,7 +161,7 @@ def latency_notes(result: "BenchResult") -> list[str]:
     notes += [f"LoadGen failed: {each.arm}: {each.error}" for each in result.loadgen if each.error]
     notes += [f"INVALID {arm.id}: {each.name}: {each.figure}; needed: {each.need}"
               for arm in result.arms if not arm.error for each in arm.findings if each.ok is False]  # fmt: skip
-    notes += [f"{arm.id}: whether it drifts cannot be told: {each.figure}"
+    notes += [f"whether {arm.id} drifts cannot be told: {each.figure}"
               for arm in sound if len(arm.rounds) >= LEAST_ROUNDS for each in arm.findings
               if each.name == "does not drift" and each.ok is None]  # fmt: skip
     notes += [f"not compared: {arm}: {why}" for arm, why in unmatched(result)]
@@ -191,15 +191,14 @@ def _of_arm(arm: "Arm", scenario: str) -> list[str]:
         return []
     if found.modes and scenario != "paced":
         notes.append(
-            f"{arm.id} has {len(found.modes)} modes: " + " · ".join(f"{digits(ms)} ms {100 * share:.0f} %" for ms, share in found.modes)
+            f"{len(found.modes)} modes of {arm.id}: " + " · ".join(f"{digits(ms)} ms {100 * share:.0f} %" for ms, share in found.modes)
         )
     if found.outliers:
-        notes.append(f"{arm.id}: {plural(found.outliers, 'outlier')} of {found.calls:,} calls, kept")
+        notes.append(f"{plural(found.outliers, 'outlier')} of {found.calls:,} calls of {arm.id}, kept")
     if found.between_rounds is not None and found.within_rounds is not None:
         worth = "" if found.effective_calls is None else f"; {found.calls:,} calls are worth {found.effective_calls:,.0f} independent ones"
-        notes.append(
-            f"{arm.id}: spread {digits(found.between_rounds, 100)} % between rounds, {digits(found.within_rounds, 100)} % within one{worth}"
-        )
+        between, within = digits(found.between_rounds, 100), digits(found.within_rounds, 100)
+        notes.append(f"spread of {arm.id}: {between} % between rounds, {within} % within one{worth}")
     return notes
 
 

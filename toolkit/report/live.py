@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from toolkit.printable import line
 from toolkit.report.latency import latency_tables
 from toolkit.report.terminal import rendered
 
@@ -28,6 +29,6 @@ def live() -> Iterator["Callable[[BenchResult, str], None] | None"]:
     with Live(console=Console(stderr=True, markup=False, highlight=False), transient=True, auto_refresh=False) as screen:
 
         def show(result: "BenchResult", status: str) -> None:
-            screen.update(Group(Text(status), *(rendered(each) for each in latency_tables(result)[:1])), refresh=True)
+            screen.update(Group(Text(line(status)), *(rendered(each) for each in latency_tables(result)[:1])), refresh=True)
 
         yield show

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from toolkit.printable import line
 from toolkit.report.findings import Curves
 from toolkit.report.latency import digits
 from toolkit.report.tables import plural
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from toolkit.bench.result import Arm, BenchResult
 
+LONGEST_NAME = 80  # characters beside a chart, which a longer one would push off the page
 LOG_SPREAD = 20.0  # slowest over fastest, from which a linear axis hides the fast ones
 INK, MUTED, LINE, ACCENT, SECOND = "#010203", "#040506", "#070809", "#0a0b0c", "#0d0e0f"
 VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", LINE: "var(--line)", ACCENT: "var(--accent)", SECOND: "var(--second)"}
@@ -83,7 +85,7 @@ def _named(arm: "Arm") -> str:
     words = [f"{arm.artifact} · {arm.runtime}", *([f"{arm.threads} threads"] if arm.threads else [])]
     words += [f"batch {arm.batch}"] if arm.batch > 1 else []
     words += ["A/A"] if arm.control else []
-    return " · ".join([*words, *([] if arm.valid else ["INVALID"])])
+    return line(" · ".join([*words, *([] if arm.valid else ["INVALID"])]), LONGEST_NAME)
 
 
 def training_charts(series: Curves) -> list[Chart]:

@@ -1,13 +1,19 @@
 """The verb: everything known of a model → one HTML page that needs nothing else, and Markdown of the same."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from toolkit.printable import line
 from toolkit.workspace import Workspace, write_text
 
 HTML, MARKDOWN = "report.html", "report.md"
-_SPECIAL = "\\`*_[]|~#"  # in Markdown, within a line or a table cell
+_SPECIAL = re.compile(
+    r"[\\`*_\[\]|~#$]"  # within a line or a table cell
+    r"|^[-+=](?=[-+=\s]|$)|(?<=^\d)[.)]"  # at its beginning: a list, a heading's underline
+    r"|(?<=\w):(?=//)|(?<=\bwww)\."  # what GitHub would turn into a link
+)
 
 
 @dataclass(frozen=True)
@@ -32,13 +38,15 @@ def report(workspace: Workspace, *, data_dir: Path | None = None) -> ReportResul
 
 
 def render(template: str, content: Any) -> str:
-    """Escapes whatever is not marked as safe: labels and names come from files that others wrote."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    """Escape whatever is not marked as safe, and make it printable: labels and names come from files that others wrote."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined, Undefined
+    from markupsafe import Markup
 
     environment = Environment(
         loader=PackageLoader("toolkit.report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=lambda value: value if isinstance(value, Markup | Undefined) else line(value),
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
@@ -48,9 +56,9 @@ def render(template: str, content: Any) -> str:
 
 
 def markdown(text: str) -> Any:
-    """Text as Markdown shows it literally, on one line: no markup, no HTML, no new table cell."""
+    """Return text as Markdown shows it literally, on one line: no markup, no HTML, no link, no new table cell."""
     from markupsafe import Markup
 
-    one_line = " ".join(str(text).split())
-    escaped = one_line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return Markup("".join("\\" + sign if sign in _SPECIAL else sign for sign in escaped))
+    one_line = " ".join(line(text).split())
+    escaped = _SPECIAL.sub(r"\\\g<0>", one_line)
+    return Markup(escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))

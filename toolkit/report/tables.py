@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 NONE = "–"
 REFERENCE = "torch-cpu"
 NOT_RUN = "not run here (not counted as passed)"
+VERDICTS = frozenset({"verdict", "valid", "by its own rules"})  # titles of the columns that say whether something holds
 MACHINE = ("processor", "cores", "memory", "system", "python")
 
 
@@ -23,6 +24,11 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     numeric: frozenset[int] = frozenset()  # by position: titles may be class labels, and those may be alike
     heat: tuple[tuple[float, ...], ...] = ()
+
+    @property
+    def verdicts(self) -> frozenset[int]:
+        """Columns whose words are coloured; a label or a name that says "pass" is not."""
+        return frozenset(place for place, title in enumerate(self.columns) if title in VERDICTS and not self.heat)
 
 
 def table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

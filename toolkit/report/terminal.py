@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from toolkit.printable import line
+from toolkit.progress import showing
 from toolkit.report import latency, tables
 from toolkit.report.tables import Table, table
 
@@ -39,13 +41,14 @@ Part = Table | str
 
 
 def show(result: Any, as_json: bool) -> None:
-    """Prints a result to standard output."""
-    if as_json:
-        print(json_module.dumps(plain(result), indent=1, allow_nan=False))
-        return
-    console = _console()
-    for part in parts(result):
-        _print(console, part)
+    """Print a result to standard output. Raises ToolkitError where it cannot be written, BrokenPipeError where nobody reads it."""
+    with showing():
+        if as_json:
+            print(json_module.dumps(plain(result), indent=1, allow_nan=False))
+            return
+        console = _console()
+        for part in parts(result):
+            _print(console, part)
 
 
 def plain(value: Any) -> Any:
@@ -117,7 +120,7 @@ def _exported(results: "list[ExportResult]") -> Iterable[Part]:
         for each in results
     ]  # fmt: skip
     yield table("Exported", columns, rows)
-    yield from (f"{each.folder.name}: {note}" for each in results for note in each.notes)
+    yield from (f"note on {each.folder.name}: {note}" for each in results for note in each.notes)
     yield from (f"written to {each.folder}" for each in results)
 
 
@@ -269,17 +272,23 @@ RENDERERS: dict[str, Callable[[Any], Iterable[Part]]] = {
 def _console() -> "Console":
     from rich.console import Console
 
+    class Plain(Console):
+        def on_broken_pipe(self) -> None:
+            """Let the command line see to it; rich would end with 1, which says that a check failed."""
+            raise  # the BrokenPipeError that rich is handling
+
     width = None if sys.stdout.isatty() else LOG_WIDTH
-    return Console(file=sys.stdout, width=width, markup=False, highlight=False, emoji=False)
+    return Plain(file=sys.stdout, width=width, markup=False, highlight=False, emoji=False)
 
 
 def _print(console: "Console", part: Part) -> None:
+    """One line stays one line, whatever is in it: nothing but the last line of a command can look like its verdict."""
     from rich.text import Text
 
     if isinstance(part, str):
-        console.print(Text(part, style=STYLES.get(part.partition(":")[0], "")), soft_wrap=True)
+        console.print(Text(line(part), style=STYLES.get(part.partition(":")[0], "")), soft_wrap=True)
         return
-    console.print(Text(part.caption, style="bold"), soft_wrap=True)
+    console.print(Text(line(part.caption), style="bold"), soft_wrap=True)
     console.print(rendered(part))
 
 
@@ -291,7 +300,8 @@ def rendered(part: Table) -> "RichTable":
 
     shown = RichTable(box=SIMPLE_HEAD, pad_edge=False)
     for place, column in enumerate(part.columns):
-        shown.add_column(Text(column), justify="right" if place in part.numeric else "left", overflow="fold")
+        shown.add_column(Text(line(column)), justify="right" if place in part.numeric else "left", overflow="fold")
     for row in part.rows:
-        shown.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
+        styles = [STYLES.get(cell, "") if place in part.verdicts else "" for place, cell in enumerate(row)]
+        shown.add_row(*(Text(line(cell), style=style) for cell, style in zip(row, styles, strict=True)))
     return shown

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.errors import CHECK_FAILED, INTERRUPTED, ToolkitError
+from toolkit.errors import BUG, CHECK_FAILED, INTERRUPTED, ToolkitError
 from toolkit.processes import signal_name
 from toolkit.ranks import LostRank
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 OURS = "TOOLKIT_LAUNCHED"  # set for processes that `launch` started: it speaks for them
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # where torch's launcher looks for what a process has to say
-MISSED = 3  # such a process's CHECK_FAILED: a crash ends with 1, too
+MISSED = 3  # such a process's CHECK_FAILED: Python itself ends with 1 where it fails before the command line begins
 
 
 def launch(count: int, arguments: Sequence[str]) -> None:
     """Runs `python -m toolkit ARGUMENTS` in `count` processes of this machine, and waits for them.
 
     Raises ToolkitError with what the first one that failed has to say, or how it died; KeyboardInterrupt where they were told to
-    stop; SystemExit where a goal was missed.
+    stop; SystemExit where a goal was missed, or one of them met a bug of ours.
     """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -60,6 +60,8 @@ def launch(count: int, arguments: Sequence[str]) -> None:
             raise KeyboardInterrupt from failed
         if failure.exitcode == MISSED:
             raise SystemExit(CHECK_FAILED) from failed
+        if failure.exitcode == BUG:  # it has said so itself, with its traceback
+            raise SystemExit(BUG) from failed
         died = failure.exitcode < 0
         how = f"was killed by {signal_name(-failure.exitcode)}" if died else f"ended with exit code {failure.exitcode}"
         raise ToolkitError(_said(failure).get("message") or (

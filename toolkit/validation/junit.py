@@ -3,13 +3,14 @@
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+from toolkit.printable import line
 from toolkit.validation.result import Check, ValidationResult
 from toolkit.workspace import write_text
 
 
 def write(result: ValidationResult, path: Path) -> None:
     """Raises ToolkitError where nothing can be written."""
-    root = ElementTree.Element("testsuites", name=f"toolkit validate {result.model}", time=f"{result.seconds:.3f}")
+    root = ElementTree.Element("testsuites", name=line(f"toolkit validate {result.model}"), time=f"{result.seconds:.3f}")
     names = list(
         dict.fromkeys([*(check.artifact for check in result.checks), *(each.artifact or "no artifact" for each in result.unavailable)])
     )
@@ -17,7 +18,7 @@ def write(result: ValidationResult, path: Path) -> None:
         checks = [check for check in result.checks if check.artifact == name]
         skipped = [each for each in result.unavailable if (each.artifact or "no artifact") == name]
         failed, unjudged = (sum(check.passed is state for check in checks) for state in (False, None))
-        suite = ElementTree.SubElement(
+        suite = _element(
             root,
             "testsuite",
             name=name,
@@ -29,26 +30,26 @@ def write(result: ValidationResult, path: Path) -> None:
         for check in checks:
             _case(suite, check)
         for each in skipped:
-            case = ElementTree.SubElement(suite, "testcase", classname=f"{name}.{each.runtime}", name="runs here")
-            ElementTree.SubElement(case, "skipped", message=_clean(each.reason))
+            case = _element(suite, "testcase", classname=f"{name}.{each.runtime}", name="runs here")
+            _element(case, "skipped", message=each.reason)
     if not result.proved:  # then the command fails as well, unless --fail-on leaves out what was not judged
-        suite = ElementTree.SubElement(root, "testsuite", name=result.model, tests="1", failures="1", errors="0", skipped="0")
-        case = ElementTree.SubElement(suite, "testcase", classname=result.model, name="something that may ship was compared")
-        ElementTree.SubElement(case, "failure", message="nothing was compared with PyTorch, or nothing could be judged", type="nothing")
+        suite = _element(root, "testsuite", name=result.model, tests="1", failures="1", errors="0", skipped="0")
+        case = _element(suite, "testcase", classname=result.model, name="something that may ship was compared")
+        _element(case, "failure", message="nothing was compared with PyTorch, or nothing could be judged", type="nothing")
     ElementTree.indent(root)
     write_text(path, '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n")
 
 
 def _case(suite: ElementTree.Element, check: Check) -> None:
     where = ".".join(part for part in (check.artifact, check.runtime, check.level) if part)
-    case = ElementTree.SubElement(suite, "testcase", classname=where, name=check.name)
+    case = _element(suite, "testcase", classname=where, name=check.name)
     if check.passed is None:
-        ElementTree.SubElement(case, "skipped", message=_clean(f"{check.figure}. {check.detail}"))
+        _element(case, "skipped", message=f"{check.figure}. {check.detail}")
     elif not check.passed:
-        failure = ElementTree.SubElement(case, "failure", message=_clean(f"{check.figure}, allowed {check.gate}"), type=check.level)
-        failure.text = _clean("\n".join(part for part in (check.detail, f"gate: {check.gate} ({check.why})") if part))
+        failure = _element(case, "failure", message=f"{check.figure}, allowed {check.gate}", type=check.level)
+        failure.text = "\n".join(line(part) for part in (check.detail, f"gate: {check.gate} ({check.why})") if part)
 
 
-def _clean(text: str) -> str:
-    """Without the control characters that XML 1.0 cannot hold: a dying runtime prints what it likes."""
-    return "".join(char if char in "\n\t" or ord(char) >= 32 else "�" for char in text)
+def _element(parent: ElementTree.Element, tag: str, **attributes: str) -> ElementTree.Element:
+    """XML 1.0 cannot hold control characters, and names come from files that others wrote."""
+    return ElementTree.SubElement(parent, tag, {name: line(value) for name, value in attributes.items()})
