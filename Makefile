@@ -1,5 +1,5 @@
 # The commands CI knows are these, and no others.
-#   make demo     from nothing to a report on the embedded digits
+#   make demo     from nothing to a report on the embedded digits; run again, it goes on where it was stopped
 #   make test     the tests, with coverage          make test-slow / test-mac: what does not run every time
 #   make lint     ruff, mypy
 #   make conformance        a sample of coremltools' own tests on the reference evaluator; six minutes
@@ -24,7 +24,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY)
-	$(BIN)/toolkit train $(DEMO)
+	$(BIN)/toolkit train $(DEMO) --resume
 	$(BIN)/toolkit export $(DEMO) --format coreml --format onnx $(if $(filter 1,$(COREAI)),--format coreai)
 	$(BIN)/toolkit validate $(DEMO)
 	$(BIN)/toolkit bench $(DEMO) --quick

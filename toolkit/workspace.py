@@ -87,6 +87,16 @@ class Workspace:
         return self.folder / "reports"
 
 
+def keep_recipe(workspace: Workspace) -> None:
+    """Copies the recipe that is used into the model's folder, where it has none: the folder is then complete wherever it goes.
+
+    What is there is never replaced, whatever it is. Raises ToolkitError where nothing can be written.
+    """
+    own = workspace.folder / "recipe.toml"
+    if not os.path.lexists(own):
+        write_text(own, workspace.recipe.read_text(encoding="utf-8"))
+
+
 @contextmanager
 def replacing_folder(target: Path, once_whole: Callable[[], None] = lambda: None) -> Iterator[Path]:
     """A new, empty folder to fill; it takes the place of `target` when the block ends well, and vanishes otherwise.

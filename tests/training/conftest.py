@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from toolkit import devices
-from toolkit.checkpoint import Checkpoint
+from toolkit.checkpoint import CARD, RESUME, Checkpoint
 from toolkit.recipe import Recipe
 from toolkit.training import TrainResult, train
 from toolkit.workspace import Workspace
@@ -19,9 +19,11 @@ SHORT = ("train.subset=64", "train.batch_size=16", "train.epochs=3", "train.shif
 
 @pytest.fixture
 def short() -> Callable[..., TrainResult]:
-    """Trains a workspace on 64 images, by default for three epochs of four steps."""
+    """Trains a workspace on 64 images, by default for three epochs of four steps; what is finished is trained again."""
 
     def run(workspace: Workspace, *overrides: str, device: str = "cpu", **options: Any) -> TrainResult:
+        if (workspace.checkpoint / CARD).is_file() and not (workspace.checkpoint / RESUME).is_file():
+            options = {"restart": not options.get("resume"), **options}
         return train(workspace, Recipe.read(workspace.recipe, [*SHORT, *overrides]), device=device, **options)
 
     return run

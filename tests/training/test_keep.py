@@ -1,14 +1,18 @@
 """What a run leaves and what it replaces: nothing is lost that was not asked for, and all that belongs together changes together."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from toolkit.checkpoint import WEIGHTS, Checkpoint
+from tests.training.conftest import SHORT
+from toolkit.checkpoint import CARD, WEIGHTS, Checkpoint
 from toolkit.errors import CheckpointError, ToolkitError
-from toolkit.workspace import alone_in
+from toolkit.recipe import Recipe
+from toolkit.training import TrainResult, train, train_seeds
+from toolkit.workspace import Workspace, alone_in
 
 
 def test_a_new_run_starts_a_new_log(fresh, short, records):
@@ -119,7 +123,7 @@ def test_a_finished_model_of_another_recipe_is_named_before_it_is_replaced(fresh
     short(fresh)
     assert "will be replaced" not in capsys.readouterr().err
     short(fresh, "train.lr=0.02")
-    assert "(3 epochs, " in (said := capsys.readouterr().err)
+    assert "(3 of 3 epochs, " in (said := capsys.readouterr().err)
     assert "will be replaced: another recipe made it" in said
 
 
@@ -152,7 +156,70 @@ def test_an_unfinished_run_is_not_written_over_unasked(fresh, short, interrupt_a
         short(fresh)
     assert all(torch.equal(before[name], tensor) for name, tensor in weights_of(fresh).items())
     assert short(fresh, restart=True).finished
-    assert short(fresh).finished  # a finished one is only made again
+
+
+@pytest.fixture
+def again() -> Callable[..., TrainResult]:
+    """`train` itself: `short` gives a finished model up."""
+    return lambda workspace, *more, **options: train(workspace, Recipe.read(workspace.recipe, [*SHORT, *more]), device="cpu", **options)
+
+
+@pytest.mark.parametrize(("more", "says"), [
+    ((), r"a finished model lies in .*, 3 of 3 epochs, .* right\. Nothing was done\. --restart trains it again"),
+    (("train.lr=0.02",), r"of another recipe \(hash .*\), 3 of 3 epochs, .*--restart trains it again"),
+    (("train.seed=5",), r"of another recipe"),
+])  # fmt: skip
+def test_a_finished_model_is_trained_again_only_when_that_is_asked_for(fresh, short, again, more, says):
+    short(fresh)
+    before = {path: path.read_bytes() for path in fresh.folder.rglob("*") if path.is_file()}
+    with pytest.raises(CheckpointError, match=says):
+        again(fresh, *more)
+    with pytest.raises(CheckpointError, match=r"--seeds would replace it in the end"):
+        train_seeds(fresh, Recipe.read(fresh.recipe, [*SHORT, *more]), 2, device="cpu")
+    assert {path: path.read_bytes() for path in fresh.folder.rglob("*") if path.is_file()} == before
+    assert again(fresh, *more, restart=True).finished
+    assert Checkpoint.open(fresh.checkpoint).recipe.train.lr == (0.02 if more == ("train.lr=0.02",) else 0.1)
+
+
+def test_a_finished_model_is_left_as_it_is_by_resume(fresh, short, again, capsys):
+    short(fresh)
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in fresh.folder.rglob("*") if path.is_file()}
+    assert again(fresh, resume=True).finished
+    assert "had already finished" in capsys.readouterr().err
+    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in fresh.folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("name", [CARD, WEIGHTS])
+def test_a_checkpoint_that_cannot_be_read_is_not_written_over_unasked(fresh, short, again, name):
+    """One of a later toolkit, say."""
+    short(fresh)
+    (fresh.checkpoint / CARD).write_text('{"schema_version": 2}', encoding="utf-8")
+    if name == WEIGHTS:
+        (fresh.checkpoint / CARD).unlink()
+    before = {path: path.read_bytes() for path in fresh.folder.rglob("*") if path.is_file()}
+    with pytest.raises(CheckpointError, match=r"a checkpoint lies in .*, and cannot be read: .* --restart trains again"):
+        again(fresh)
+    assert {path: path.read_bytes() for path in fresh.folder.rglob("*") if path.is_file()} == before
+    assert again(fresh, restart=True).finished
+
+
+def test_a_run_leaves_the_recipe_that_it_used_where_there_was_none(fresh, again):
+    """As from a wheel, whose recipes lie elsewhere: the folder can then be verified wherever it goes."""
+    text = fresh.recipe.read_text(encoding="utf-8")
+    elsewhere = Workspace(fresh.folder.parent / "another", fresh.recipe)
+    assert again(elsewhere, "train.epochs=1").finished
+    assert (elsewhere.folder / "recipe.toml").read_text(encoding="utf-8") == text  # overrides stand on the card
+    (elsewhere.folder / "recipe.toml").write_text("# the user's own\n" + text, encoding="utf-8")
+    assert again(elsewhere, "train.epochs=1", restart=True).finished
+    assert (elsewhere.folder / "recipe.toml").read_text(encoding="utf-8").startswith("# the user's own")
+
+
+def test_a_series_leaves_its_recipe_too(fresh):
+    elsewhere = Workspace(fresh.folder.parent / "another", fresh.recipe)
+    train_seeds(elsewhere, Recipe.read(fresh.recipe, [*SHORT, "train.epochs=1"]), 2, device="cpu")
+    text = fresh.recipe.read_text(encoding="utf-8")
+    for folder in (elsewhere.folder, elsewhere.folder / "seeds/0", elsewhere.folder / "seeds/1"):
+        assert (folder / "recipe.toml").read_text(encoding="utf-8") == text
 
 
 def test_two_runs_do_not_write_into_one_folder(fresh, short):

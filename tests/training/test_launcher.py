@@ -56,7 +56,7 @@ def test_two_processes_take_the_steps_of_one(fresh):
     assert alone.returncode == 0, alone.stderr
     one, first = losses(fresh), Checkpoint.open(fresh.checkpoint)
     weights = first.weights()
-    both = toolkit(fresh, "--json", "--nproc", "2")
+    both = toolkit(fresh, "--json", "--nproc", "2", "--restart")
     assert both.returncode == 0, both.stderr
     assert "2 processes" in both.stderr
     assert both.stderr.count("device: cpu") == 1
@@ -104,7 +104,7 @@ def test_a_run_of_two_goes_on_and_ends_as_if_it_had_never_been_stopped(fresh):
     assert again.returncode == 0, again.stderr
     assert "first step" not in again.stderr  # it went on, and did not begin anew
     found = Checkpoint.open(fresh.checkpoint).weights()
-    undisturbed = toolkit(fresh, *flags)
+    undisturbed = toolkit(fresh, *flags, "--restart")
     assert undisturbed.returncode == 0, undisturbed.stderr
     assert all(torch.equal(tensor, found[name]) for name, tensor in Checkpoint.open(fresh.checkpoint).weights().items())
 

@@ -247,7 +247,8 @@ def test_only_the_named_artifact_is_compared(quick, exported_copy):
 
 
 def test_artifacts_of_another_checkpoint_fail_and_say_so(quick, exported_copy):
-    train(exported_copy, Recipe.read(exported_copy.recipe, ["train.epochs=1", "train.subset=64", "train.seed=5"]), device="cpu")
+    recipe = Recipe.read(exported_copy.recipe, ["train.epochs=1", "train.subset=64", "train.seed=5"])
+    train(exported_copy, recipe, device="cpu", restart=True)
     found = quick(exported_copy, runtimes=["onnxruntime-cpu"], artifacts=["onnx-fp32"])
     check = failed(found)["made from this checkpoint"]
     assert (check.level, check.detail) == ("files", "Export again: toolkit export --format onnx")

@@ -21,8 +21,10 @@ def train(
     ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Overrides a key of the recipe.")] = None,
     data_dir: DataDir = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint of an interrupted run, if there is one.")] = False,
-    restart: Annotated[bool, typer.Option("--restart", help="Begin anew, although an unfinished run is there.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from an interrupted run, if there is one; a finished model stays.")
+    ] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Begin anew, and replace the run that is there, finished or not.")] = False,
     save_minutes: Annotated[float, typer.Option(min=0, help="A checkpoint this often, and after every epoch.")] = 10,
     nproc: Annotated[int, typer.Option(min=1, help="Processes of this machine that share every batch; torchrun works as well.")] = 1,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Curves for TensorBoard too, in tensorboard/ of the model.")] = False,

@@ -26,7 +26,7 @@ from toolkit.training.keep import MetricsLog
 from toolkit.training.loop import LOG_STEPS, Run
 from toolkit.training.selftest import check_gradients
 from toolkit.training.split import Split
-from toolkit.workspace import Workspace, alone_in, recover
+from toolkit.workspace import Workspace, alone_in, keep_recipe, recover
 
 SAVE_MINUTES = 10.0  # within an epoch; a checkpoint is written at every epoch's end anyway
 LOOK_IMAGES = 1000  # visits between two looks whether the accuracy that was asked for is reached
@@ -64,7 +64,7 @@ def train(workspace: Workspace, recipe: Recipe, *, device: str = "auto", **optio
     """Trains to the end of the recipe, or to Ctrl-C. Either way the workspace then holds a usable checkpoint.
 
     `options` are those of `Training`. Under torchrun every process calls this, and the first one writes.
-    Raises DeviceError, DataError, CheckpointError (another recipe; an unfinished run that nobody mentioned), ToolkitError (diverged).
+    Raises DeviceError, DataError, CheckpointError (another recipe; a run that is there, and nobody gave up), ToolkitError (diverged).
     """
     with session(device) as (backend, ranks):
         return Training(workspace, recipe, backend, ranks, **options).end()
@@ -74,9 +74,9 @@ def train(workspace: Workspace, recipe: Recipe, *, device: str = "auto", **optio
 class Training:
     """One run: what its phases share, and how long each has taken.
 
-    `resume`: go on from the checkpoint of an unfinished run, or begin where there is none. `restart`: begin anew although an
-    unfinished run is there. `tensorboard`: event files too, in tensorboard/ of the workspace. `instead_of`: a workspace whose unfinished
-    run is given up as soon as this one has a checkpoint.
+    `resume`: go on from the checkpoint of an unfinished run, or begin where there is none; a finished one stays. `restart`: begin
+    anew although a run is there, finished or not; without either, what is there is refused. `tensorboard`: event files too, in
+    tensorboard/ of the workspace. `instead_of`: a workspace whose unfinished run is given up as soon as this one has a checkpoint.
     """
 
     workspace: Workspace
@@ -119,6 +119,8 @@ class Training:
         previous = keep.to_resume(self.workspace, self.recipe) if self.resume else None
         if not (self.resume or self.restart):
             keep.refuse_to_lose(self.workspace, self.recipe)
+        if self.ranks.leads:
+            keep_recipe(self.workspace)
         if previous is None and self.ranks.leads:
             keep.say_what_is_replaced(self.workspace, self.recipe)
         if previous is not None and previous.card.finished:

@@ -15,7 +15,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from toolkit import __version__
-from toolkit.checkpoint import RESUME, Checkpoint, write_checkpoint
+from toolkit.checkpoint import CARD, RESUME, WEIGHTS, Card, Checkpoint, write_checkpoint
 from toolkit.data import Dataset
 from toolkit.errors import CheckpointError
 from toolkit.progress import say
@@ -45,7 +45,12 @@ def to_resume(workspace: Workspace, recipe: Recipe) -> Checkpoint | None:
 
 
 def refuse_to_lose(workspace: Workspace, recipe: Recipe, otherwise: str | None = None) -> None:
-    """Raises CheckpointError where an unfinished run would be written over. A finished one is only made again."""
+    """Raises CheckpointError where a checkpoint would be replaced that nobody gave up. `otherwise`: what to do instead."""
+    refuse_unfinished(workspace, recipe, otherwise)
+    refuse_finished(workspace, recipe, otherwise)
+
+
+def refuse_unfinished(workspace: Workspace, recipe: Recipe, otherwise: str | None = None) -> None:
     if not (workspace.checkpoint / RESUME).is_file():
         return
     try:
@@ -56,10 +61,36 @@ def refuse_to_lose(workspace: Workspace, recipe: Recipe, otherwise: str | None =
             f"an unfinished run lies in {workspace.checkpoint}, and cannot be gone on with: {error}. --restart begins anew"
         ) from error
     own = checkpoint.card.recipe_hash == recipe.hash
-    which = "" if own else f", of another recipe (hash {checkpoint.card.recipe_hash[:12]}, now {recipe.hash[:12]})"
     by = "the same command" if own else "the command that began it"
     advice = otherwise or f"With --resume {by} goes on with it; --restart begins anew"
-    raise CheckpointError(f"an unfinished run lies in {workspace.checkpoint}{which}{far}. {advice}")
+    raise CheckpointError(f"an unfinished run lies in {workspace.checkpoint}{_of_another(checkpoint.card, recipe)}{far}. {advice}")
+
+
+def refuse_finished(workspace: Workspace, recipe: Recipe, otherwise: str | None = None) -> None:
+    """Hours of computing may be in it, and exports, reports and evidence rest on it."""
+    if (workspace.checkpoint / RESUME).is_file() or not any((workspace.checkpoint / name).is_file() for name in (CARD, WEIGHTS)):
+        return
+    try:
+        checkpoint = Checkpoint.open(workspace.checkpoint)
+    except CheckpointError as error:  # of a later toolkit, or damaged
+        raise CheckpointError(
+            f"a checkpoint lies in {workspace.checkpoint}, and cannot be read: {error}. --restart trains again and replaces it"
+        ) from error
+    if not checkpoint.card.finished:  # nor to be gone on with: it was given up
+        return
+    advice = otherwise or "--restart trains it again, and replaces it; --resume leaves a finished model as it is"
+    which = _of_another(checkpoint.card, recipe)
+    raise CheckpointError(f"a finished model lies in {workspace.checkpoint}{which}, {_reached(checkpoint)}. Nothing was done. {advice}")
+
+
+def _of_another(card: Card, recipe: Recipe) -> str:
+    return "" if card.recipe_hash == recipe.hash else f", of another recipe (hash {card.recipe_hash[:12]}, now {recipe.hash[:12]})"
+
+
+def _reached(checkpoint: Checkpoint) -> str:
+    card = checkpoint.card
+    right = f", {100 * card.metrics['test_accuracy']:.2f} % of the test images right" if "test_accuracy" in card.metrics else ""
+    return f"{card.epochs_done:.3g} of {checkpoint.recipe.train.epochs:g} epochs{right}"
 
 
 def give_up(workspace: Workspace) -> None:
@@ -69,14 +100,13 @@ def give_up(workspace: Workspace) -> None:
 
 
 def say_what_is_replaced(workspace: Workspace, recipe: Recipe) -> None:
-    """A finished model is only made again; by another recipe, it is not."""
+    """Names the finished model that will go, where another recipe made it."""
     try:
-        card = Checkpoint.open(workspace.checkpoint).card
+        checkpoint = Checkpoint.open(workspace.checkpoint)
     except CheckpointError:  # none, or a damaged one: nothing to miss
         return
-    if card.finished and card.recipe_hash != recipe.hash:
-        right = f", {100 * card.metrics['test_accuracy']:.2f} % of the test images right" if "test_accuracy" in card.metrics else ""
-        say(f"the finished model in {workspace.checkpoint} ({card.epochs_done:.3g} epochs{right}) will be replaced: another recipe made it")
+    if checkpoint.card.finished and checkpoint.card.recipe_hash != recipe.hash:
+        say(f"the finished model in {workspace.checkpoint} ({_reached(checkpoint)}) will be replaced: another recipe made it")
 
 
 def go_on(run: Run, checkpoint: Checkpoint, state: dict[str, Any]) -> int:

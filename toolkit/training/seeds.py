@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from toolkit.checkpoint import CARD
 from toolkit.progress import say
 from toolkit.recipe import Recipe
 from toolkit.training import keep
 from toolkit.training.fit import Training, session
-from toolkit.workspace import Workspace, alone_in, recover, write_text
+from toolkit.workspace import Workspace, alone_in, keep_recipe, recover, write_text
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def train_seeds(workspace: Workspace, recipe: Recipe, count: int, *, device: str
         if ranks.leads:
             recover(workspace.checkpoint)
             _refuse_to_lose(workspace, recipe, dict(zip(places, recipes, strict=True)), **options)
+            keep_recipe(workspace)
         ranks.wait()
         keep.say_what_is_replaced(workspace, recipe)
         for number, (varied, place) in enumerate(zip(recipes, places, strict=True), start=1):
@@ -82,14 +84,20 @@ def _of_seed(workspace: Workspace, recipe: Recipe, seed: int) -> Recipe:
 def _refuse_to_lose(
     workspace: Workspace, recipe: Recipe, places: dict[Workspace, Recipe], *, resume: bool = False, restart: bool = False, **_: Any
 ) -> None:
-    """The model's own checkpoint is replaced at the end: one that is not finished is given up by --restart alone."""
+    """The model's own checkpoint is replaced at the end: --restart alone gives it up, and a series that has begun was told so."""
     if restart:
         return
-    keep.refuse_to_lose(
+    keep.refuse_unfinished(
         workspace, recipe, "--seeds would replace it in the end: finish it with --resume and without --seeds, or give it up with --restart"
     )
+    if not (resume and any((place.checkpoint / CARD).is_file() for place in places)):
+        keep.refuse_finished(
+            workspace, recipe, "--seeds would replace it in the end, by the run of the first seed: --restart asks for that"
+        )
     for place, varied in () if resume else places.items():
-        keep.refuse_to_lose(place, varied)
+        keep.refuse_unfinished(place, varied)
+    for place, varied in () if resume else places.items():
+        keep.refuse_finished(place, varied, "--resume keeps it and trains the seeds that are missing; --restart trains all of them again")
 
 
 def _summary(workspace: Workspace, runs: dict[str, dict[str, float]], reached: dict[str, bool], *, finished: bool) -> SeedsResult:
