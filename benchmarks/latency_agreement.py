@@ -22,8 +22,9 @@ from toolkit.bench.plan import Options
 from toolkit.bench.stats import median_interval
 from toolkit.environment import describe, in_words
 from toolkit.errors import ToolkitError
-from toolkit.processes import watched
+from toolkit.limits import Limits
 from toolkit.progress import progress
+from toolkit.workers import Message, call
 from toolkit.workspace import Workspace
 
 RESULTS = Path(__file__).parent / "results"
@@ -35,11 +36,11 @@ TURNS, TURN_SECONDS = 10, 1.0
 def medians_ms(plan: Any, number: int, options: Options) -> dict[str, float]:
     """Tool → the middle turn of one round. Raises ToolkitError where it fails."""
     job = plan.job(number, options).model_copy(update={"turns": TURNS, "seconds": TURNS * TURN_SECONDS})
-    lines: list[bytes] = []
-    ended = watched("benchmarks.latency_workers", ["clocks", job.model_dump_json()], seconds=600, on_line=lines.append)
-    if ended.reason is not None:
-        raise ToolkitError(f"{plan.id}: {ended.reason}")
-    return {tool: float(np.median(values)) for tool, values in json.loads(lines[-1]).items()}
+    try:
+        found = call("benchmarks.latency_workers:clocks", Message(job.model_dump(mode="json")), limits=Limits(seconds=600))
+    except ToolkitError as error:
+        raise ToolkitError(f"{plan.id}: {error}") from error
+    return {tool: float(np.median(values)) for tool, values in found.fields.items()}
 
 
 def main() -> int:

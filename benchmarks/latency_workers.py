@@ -1,14 +1,13 @@
-"""Workers beside toolkit.bench.worker, with the same job: `python -m benchmarks.latency_workers slowed SHARE JOB`, `… clocks JOB`.
+"""Tasks of workers beside toolkit.bench.worker, with the same job.
 
-slowed: every call spins for SHARE of its own time, so that it is slower by exactly that. clocks: one session, timed in turns by
-toolkit bench's own loop, by torch.utils.benchmark and by MLPerf LoadGen.
+slowed_by_0, …_1, …_5: a round in which every call spins for so many per cent of its own time, so that it is slower by exactly that.
+clocks: one session, timed in turns by toolkit bench's own loop, by torch.utils.benchmark and by MLPerf LoadGen.
 """
 
 import itertools
-import json
 import random
-import sys
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,8 @@ import numpy as np
 from toolkit.bench import loadgen, worker
 from toolkit.bench.clock import back_to_back
 from toolkit.bench.worker import Job
+from toolkit.workers.child import Link
+from toolkit.workers.wire import Message
 
 
 class Slowed:
@@ -37,16 +38,20 @@ class Slowed:
         return getattr(self.session, name)
 
 
-def slowed(share: float) -> int:
+def _slowed(share: float, request: Message, link: Link) -> Message:
     from toolkit.runtimes import Runtime
 
     real = Runtime.open
     Runtime.open = lambda self, *given, **named: Slowed(real(self, *given, **named), share)  # type: ignore[method-assign, assignment]
-    return worker.main()
+    return worker.measure(request, link)
 
 
-def clocks(job: Job) -> dict[str, list[float]]:
+slowed_by_0, slowed_by_1, slowed_by_5 = (partial(_slowed, share) for share in (0.0, 0.01, 0.05))
+
+
+def clocks(request: Message, link: Link) -> Message:
     """Tool → p50 in milliseconds of each turn; a turn of each, in changing order, `job.turns` times."""
+    job = Job.model_validate(request.fields)
     import torch
     from torch.utils.benchmark import Timer
 
@@ -71,13 +76,4 @@ def clocks(job: Job) -> dict[str, list[float]]:
             for name in shuffle.sample(sorted(tools), len(tools)):
                 session(inputs[0])
                 found[name].append(tools[name](job.seconds / job.turns))
-        return found
-
-
-if __name__ == "__main__":
-    kind = sys.argv[1]
-    if kind == "slowed":
-        share = float(sys.argv[2])
-        sys.argv[1:] = sys.argv[3:]
-        sys.exit(slowed(share))
-    print("\n" + json.dumps(clocks(Job.model_validate_json(sys.argv[2]))))
+        return Message(found)

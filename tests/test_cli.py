@@ -71,7 +71,7 @@ def test_python_dash_m_is_the_same_program() -> None:
         (["validate", "--hazards", "--junit", "j.xml"], "--hazards is no validation: --junit"),
         (["validate", "--hazards", "--self-test"], "--hazards is no validation: --self-test"),
         (["validate", "--self-test", "--fail-on", "files"], "--self-test is no validation: --fail-on"),
-        (["validate", "--memory-limit", "inf"], "give finite numbers"),
+        (["validate", "--memory-limit", "inf"], "give a finite number"),
         (["bench", "--quick", "--publish"], "exclude each other"),
         (["bench", "--batch", "0"], "--batch"),
         (["bench", "--runtime", "gpu"], "torch-cpu"),

@@ -1,5 +1,6 @@
 """A picture file is classified like the raw pixels it was made from."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -7,13 +8,18 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.workers.scripted import SCRIPT, TASK
+from toolkit import predict as room
 from toolkit.checkpoint import Checkpoint
 from toolkit.data import load
 from toolkit.errors import ArtifactError, CheckpointError, DataError, RuntimeUnavailable, ToolkitError
 from toolkit.networks import from_checkpoint
-from toolkit.predict import predict, split_words
+from toolkit.predict import split_words
 from toolkit.runtimes import RUNTIMES
+from toolkit.workers import WorkerLost, call
 from toolkit.workspace import DEFAULT_MODEL, Workspace
+
+predict = partial(room.predict, isolate=False)  # in this process, but for the tests that say otherwise
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +141,27 @@ def test_a_file_named_like_a_model_is_a_picture_and_a_lone_word_too(tmp_path: Pa
     assert split_words(["resnet18-digits"]) == (DEFAULT_MODEL, [Path("resnet18-digits")])
     (tmp_path / "resnet18-digits").touch()
     assert split_words(["resnet18-digits", "a.png"]) == (DEFAULT_MODEL, [Path("resnet18-digits"), Path("a.png")])
+
+
+def test_a_worker_predicts_what_this_process_does(exported, files, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    given = [Path(path.name) for path in files[:2]]
+    for runtime in ("torch-cpu", "onnxruntime-cpu"):
+        assert room.predict(exported, given, runtime=runtime) == predict(exported, given, runtime=runtime)
+    with pytest.raises(DataError, match="absent"):
+        room.predict(exported, [Path("absent.png")])
+
+
+@pytest.mark.parametrize(("script", "said"), [
+    ("import os; os.abort()", "its process was killed by SIGABRT"),
+    ("result = Message({'predictions': 3})", "gave no result that can be read"),
+    ("result = Message({'model': 'm', 'artifact': 'a', 'runtime': 'r', 'predictions': []})", "at 1 pictures gave 0 answers"),
+])  # fmt: skip
+def test_a_worker_that_is_lost_is_one_message(trained, files, monkeypatch, script, said):
+    monkeypatch.setenv(SCRIPT, script)
+    monkeypatch.setattr(room, "call", lambda task, *given, **named: call(TASK, *given, **named))
+    with pytest.raises(WorkerLost, match=said):
+        room.predict(trained, files[:1])
 
 
 def test_a_model_in_another_place_is_predicted_with(trained, files):

@@ -3,10 +3,15 @@
 The public names load on first use, so that `import toolkit` (and `toolkit --help`) stays fast.
 """
 
+import os
 from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
+
+# onnxruntime's Linux wheel comes with telemetry switched on: it writes a device id into the user's cache folder when it is imported,
+# and knows an address to send to. Whoever wants that sets the variable to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "Recipe": "toolkit.recipe",

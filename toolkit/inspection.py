@@ -3,9 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from toolkit.artifact import MANIFEST, Artifact
 from toolkit.checkpoint import CARD, Checkpoint
 from toolkit.errors import ToolkitError
+from toolkit.workers import Message, WorkerLost, call
+from toolkit.workers.child import Link
 from toolkit.workspace import Workspace, known_models
 
 
@@ -15,8 +19,29 @@ class Facts:
     rows: dict[str, str]
 
 
-def inspect(path: Path) -> Facts:
-    """Facts of an artifact's folder, a checkpoint's folder, or a model by name or folder. Raises ToolkitError otherwise."""
+def inspect(path: Path, isolate: bool = True) -> Facts:
+    """Facts of an artifact's folder, a checkpoint's folder, or a model by name or folder. Raises ToolkitError otherwise.
+
+    `isolate`: the files are opened in a worker.
+    """
+    if not isolate:
+        return _inspect(path)
+    name = str(path) if str(path) in known_models() else None
+    found = call("inspect", Message({"path": str(path.absolute()), "name": name}))
+    try:
+        return _FACTS.validate_python(found.fields)
+    except ValidationError as error:
+        raise WorkerLost(f"the process that looked into {path} gave no result that can be read: {error}") from error
+
+
+def task(request: Message, link: Link) -> Message:
+    """The task `inspect`."""
+    path, name = Path(request.fields["path"]), request.fields["name"]
+    known = name is not None and not any((path / each).is_file() for each in (MANIFEST, CARD))
+    return Message(_FACTS.dump_python(_inspect(Path(name) if known else path), mode="json"))
+
+
+def _inspect(path: Path) -> Facts:
     if (path / MANIFEST).is_file():
         return _artifact(Artifact.open(path))
     if (path / CARD).is_file():
@@ -26,6 +51,9 @@ def inspect(path: Path) -> Facts:
     if (path / "recipe.toml").is_file():
         return _checkpoint(Checkpoint.open(Workspace(path, path / "recipe.toml").checkpoint))
     raise ToolkitError(f"{path} is neither an artifact ({MANIFEST}), nor a checkpoint ({CARD}), nor a model ({', '.join(known_models())})")
+
+
+_FACTS = TypeAdapter(Facts)
 
 
 def _checkpoint(checkpoint: Checkpoint) -> Facts:

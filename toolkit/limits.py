@@ -8,7 +8,8 @@ import contextlib
 import functools
 import math
 import os
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from toolkit.errors import ToolkitError
@@ -24,6 +25,7 @@ MAX_BENCH_BYTES = 1 << 30  # bench.json holds every sample
 MEMORY_VARIABLE, SECONDS_VARIABLE = "TOOLKIT_MEMORY_LIMIT", "TOOLKIT_TIME_LIMIT"  # GiB; seconds
 SHARE = 0.5  # of the machine's memory that all workers of a command may use together
 SECONDS = 3600.0  # that a worker may take
+WORKER_BYTES = 512 << 20  # that a worker needs before it has read any file: PyTorch alone takes 300 MB
 CGROUPS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
@@ -66,8 +68,18 @@ def _given(name: str, unit: str) -> float | None:
 
 @dataclass(frozen=True)
 class Limits:
-    """What one worker may use. `memory_bytes`: resident, its own child processes included. `jobs`: workers at once."""
+    """What a worker may use. `memory_bytes`: resident, its own child processes included; several workers at once (`jobs`) share it."""
 
     seconds: float = field(default_factory=seconds)
     memory_bytes: int = field(default_factory=memory_bytes)
     jobs: int = 1
+
+    def fitting(self, tell: Callable[[str], None]) -> "Limits":
+        """With no more jobs than this machine has cores, and than have room in the memory. `tell` is given the reason, if any."""
+        cores, room = os.cpu_count() or 1, max(1, self.memory_bytes // WORKER_BYTES)
+        if self.jobs <= min(cores, room):
+            return self
+        gib = self.memory_bytes / 2**30
+        why = f"this machine has {cores} cores" if cores <= room else f"{gib:.3g} GiB of memory have room for {room} workers"
+        tell(f"{self.jobs} jobs were asked for, and {min(cores, room)} are used: {why}")
+        return replace(self, jobs=min(cores, room))

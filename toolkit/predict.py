@@ -1,8 +1,13 @@
-"""Classify image files with any runtime: the picture is brought to the form of the training images first."""
+"""Classify image files with any runtime: the picture is brought to the form of the training images first.
+
+Pictures and model files come from anywhere: both are opened in a worker (toolkit/workers), the task `predict`.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
 
 from toolkit.checkpoint import Checkpoint
 from toolkit.data.pictures import read_picture
@@ -10,6 +15,8 @@ from toolkit.errors import ArtifactError
 from toolkit.runtimes import find
 from toolkit.selection import artifacts_of
 from toolkit.tensors import IMAGE, PROBABILITIES
+from toolkit.workers import Message, WorkerLost, call
+from toolkit.workers.child import Link
 from toolkit.workspace import DEFAULT_MODEL, Workspace, known_models
 
 TOP = 3
@@ -33,9 +40,38 @@ class PredictResult:
 
 
 def predict(
-    workspace: Workspace, images: Sequence[Path], *, runtime: str = "torch-cpu", artifact: str | None = None, invert: bool | None = None
-) -> PredictResult:
-    """Top three classes of each image file. Raises DataError for a file that is no picture, ArtifactError, RuntimeUnavailable."""
+    workspace: Workspace, images: Sequence[Path], *, runtime: str = "torch-cpu", artifact: str | None = None, invert: bool | None = None,
+    isolate: bool = True,
+) -> PredictResult:  # fmt: skip
+    """Top three classes of each image file. Raises DataError for a file that is no picture, ArtifactError, RuntimeUnavailable.
+
+    `isolate`: pictures and model are opened in a worker. Raises WorkerLost where one of them takes it down.
+    """
+    find(runtime)
+    if not isolate:
+        return _predict(workspace, images, runtime, artifact, invert)
+    request = Message({
+        "folder": str(workspace.folder.absolute()), "recipe": str(workspace.recipe.absolute()), "images": [str(path) for path in images],
+        "places": [str(path.absolute()) for path in images], "runtime": runtime, "artifact": artifact, "invert": invert,
+    })  # fmt: skip
+    try:
+        found = _RESULT.validate_python(call("predict", request).fields)
+    except ValidationError as error:
+        raise WorkerLost(f"the process that looked at the pictures gave no result that can be read: {error}") from error
+    if len(found.predictions) != len(images):
+        raise WorkerLost(f"the process that looked at {len(images)} pictures gave {len(found.predictions)} answers")
+    return replace(found, predictions=[replace(each, image=path) for each, path in zip(found.predictions, images, strict=True)])
+
+
+def task(request: Message, link: Link) -> Message:
+    """The task `predict`."""
+    given = request.fields
+    workspace, places = Workspace(Path(given["folder"]), Path(given["recipe"])), [Path(place) for place in given["places"]]
+    result = _predict(workspace, places, given["runtime"], given["artifact"], given["invert"])
+    return Message(_RESULT.dump_python(result, mode="json"))
+
+
+def _predict(workspace: Workspace, images: Sequence[Path], runtime: str, artifact: str | None, invert: bool | None) -> PredictResult:
     chosen = find(runtime)
     checkpoint = Checkpoint.open(workspace.checkpoint)
     found = [each for each in artifacts_of(workspace, checkpoint, [artifact] if artifact else None) if artifact in (None, each.id)]
@@ -58,6 +94,9 @@ def predict(
         for path, picture, row in zip(images, pictures, rows, strict=True)
     ]
     return PredictResult(checkpoint.recipe.name, readable[0].id, runtime, predictions)
+
+
+_RESULT = TypeAdapter(PredictResult)
 
 
 def split_words(words: Sequence[str]) -> tuple[str, list[Path]]:

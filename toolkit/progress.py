@@ -9,10 +9,11 @@ from contextvars import ContextVar
 from toolkit.errors import ToolkitError
 from toolkit.printable import line
 
-LOG_EVERY_S = 20.0
-
+LOG_EVERY_S, RELAY_EVERY_S = 20.0, 0.2
+SAID, BEGUN, DONE, OVER = "said", "begun", "done", "over"
 
 _QUIET = ContextVar("quiet", default=False)
+_TELL: ContextVar[Callable[..., None] | None] = ContextVar("tell", default=None)
 
 
 @contextmanager
@@ -25,9 +26,25 @@ def quietly() -> Iterator[None]:
         _QUIET.reset(token)
 
 
+@contextmanager
+def relayed(tell: Callable[..., None]) -> Iterator[None]:
+    """Hand on what happens inside instead of showing it: of a worker, whose standard error nobody reads meanwhile.
+
+    `tell(kind, **fields)` is called with SAID and a text, with BEGUN, DONE and OVER of each `progress`.
+    """
+    token = _TELL.set(tell)
+    try:
+        yield
+    finally:
+        _TELL.reset(token)
+
+
 def say(text: str) -> None:
     """Print one line to standard error. Raises BrokenPipeError where nobody reads it any more."""
     if _QUIET.get():
+        return
+    if (tell := _TELL.get()) is not None:
+        tell(SAID, text=text)
         return
     try:
         print(line(text), file=sys.stderr, flush=True)
@@ -55,7 +72,7 @@ def showing() -> Iterator[None]:
 @contextmanager
 def progress(title: str, total: int, unit: str = "images", done: int = 0) -> Iterator[Callable[..., None]]:
     """Yields `update(done, **figures)`, with `done` of `total` units; speed and time left are worked out here."""
-    show = _none if _QUIET.get() else _bar if sys.stderr.isatty() else _log
+    show = _none if _QUIET.get() else _relay if _TELL.get() is not None else _bar if sys.stderr.isatty() else _log
     with show(title, total, unit, done) as update:
         yield update
 
@@ -63,6 +80,24 @@ def progress(title: str, total: int, unit: str = "images", done: int = 0) -> Ite
 @contextmanager
 def _none(title: str, total: int, unit: str, done: int) -> Iterator[Callable[..., None]]:
     yield lambda now, **figures: None
+
+
+@contextmanager
+def _relay(title: str, total: int, unit: str, done: int) -> Iterator[Callable[..., None]]:
+    tell, said = _TELL.get(), 0.0
+    assert tell is not None
+    tell(BEGUN, title=title, total=total, unit=unit, done=done)
+
+    def update(now: int, **figures: float) -> None:
+        nonlocal said
+        if (clock := time.monotonic()) - said >= RELAY_EVERY_S or now >= total:
+            said = clock
+            tell(DONE, done=now, figures=figures)
+
+    try:
+        yield update
+    finally:
+        tell(OVER)
 
 
 @contextmanager

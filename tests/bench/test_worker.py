@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,15 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.bench.conftest import round_of
 from tests.bench.test_clock import Scripted
 from toolkit import devices
 from toolkit.artifact import GOLDEN, MANIFEST
 from toolkit.bench import worker
 from toolkit.bench.plan import WARMUP_SECONDS
 from toolkit.bench.result import Round
-from toolkit.bench.worker import Job, Verified
+from toolkit.bench.worker import END, READY, TURN, Job, Verified
 from toolkit.errors import ToolkitError
 from toolkit.tensors import IMAGE, LOGITS
+from toolkit.workers import Message, started
 
 QUICK: dict[str, Any] = {
     "number": 0, "batch": 2, "threads": 1, "scenario": "stream", "calls": 20, "seconds": 0.3, "turns": 2, "hz": None, "warmup_calls": 5,
@@ -33,21 +34,16 @@ def job_of(exported, runtime: str, **fields: Any) -> Job:
     return Job(**{**QUICK, "path": str(path), "runtime": runtime, "golden": str(golden), **fields})
 
 
-def spawn(job: Job, code: str = "") -> subprocess.CompletedProcess[str]:
-    program = f"import sys; from toolkit.bench import worker; status = worker.main(); {code}\nsys.exit(status)"
-    told = "".join(f"{word}\n" for word in (*[worker.TURN] * job.turns, worker.END))
-    return subprocess.run([sys.executable, "-c", program, job.model_dump_json()], input=told, capture_output=True, text=True, check=False)
-
-
-HEAVY = ("torch", "onnxruntime", "onnx", "coremltools", "matplotlib", "sklearn", "jinja2")
-
-
 def one_round(job: Job) -> tuple[Round, set[str]]:
-    """What the worker printed, and which of the heavy libraries it had loaded by then."""
-    done = spawn(job, f"print(*(name for name in {HEAVY} if name in sys.modules), file=sys.stderr)")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split("\n")[1:-2:2] == [worker.READY, *[worker.TURN] * job.turns]
-    return Round.model_validate_json(done.stdout.strip().splitlines()[-1].removeprefix(worker.ROUND)), set(done.stderr.split())
+    """The round that a worker gives, and which of the heavy libraries it had loaded by then."""
+    with started("tests.bench.counted:task", Message(job.model_dump(mode="json"))) as talking:
+        talking.hear(READY, 60)
+        for _ in range(job.turns):
+            talking.tell(TURN)
+            talking.hear(TURN, 60)
+        talking.tell(END)
+        loaded = talking.hear("loaded", 60).fields["names"]
+        return worker.round_of(talking.hear("result", 60)), set(loaded)
 
 
 @pytest.mark.parametrize(("call_s", "calls", "made"), [(0.125, 2, 4), (1.0, 3, 3), (0.0625, 8, 8), (0.0625, 5, 8)])
@@ -190,12 +186,11 @@ def test_ops_that_may_fall_back_from_metal_are_recorded(monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="it has that provider there")
-def test_the_worker_ends_with_one_message_on_a_user_error(exported):
-    done = spawn(job_of(exported, "onnxruntime-coreml"))
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert "CoreMLExecutionProvider" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_user_error_in_the_worker_is_one_message(exported):
+    request = Message(job_of(exported, "onnxruntime-coreml").model_dump(mode="json"))
+    with started("round", request) as talking, pytest.raises(ToolkitError, match="CoreMLExecutionProvider") as error:
+        talking.hear(READY, 60)
+    assert "Traceback" not in str(error.value)
 
 
 def test_batches_take_turns_and_have_the_size_asked_for_and_their_own_logits(exported):
@@ -224,13 +219,18 @@ def test_peak_memory_without_that_line_is_what_the_system_says(monkeypatch, tmp_
     assert before <= worker._peak_bytes() <= devices.peak_memory_bytes()
 
 
-def test_a_turn_that_is_told_wrongly_or_by_nobody_ends_the_worker(exported):
-    for told in ("", "@end\n"):
-        program = "import sys; from toolkit.bench import worker; sys.exit(worker.main())"
-        command = [sys.executable, "-c", program, job_of(exported, "null", allowed_abs_logit=None).model_dump_json()]
-        done = subprocess.run(command, input=told, capture_output=True, text=True, check=False, timeout=60)
-        assert done.returncode == 2
-        assert "was told something else than @turn, or whoever started it is gone" in done.stderr
+def test_a_turn_that_is_told_wrongly_ends_the_worker(exported):
+    request = Message(job_of(exported, "null", allowed_abs_logit=None).model_dump(mode="json"))
+    with started("round", request) as talking:
+        talking.hear(READY, 60)
+        talking.tell(END)
+        with pytest.raises(ToolkitError, match="the worker was told 'end' where 'turn' had to come"):
+            talking.hear(TURN, 60)
+
+
+def test_a_round_survives_the_way_between_processes():
+    sent = round_of([3, 1, 2], service_ns=[5], framework_ns=[])
+    assert worker.round_of(worker.message(sent)) == sent
 
 
 def test_the_calls_of_all_turns_are_one_series(exported, monkeypatch):

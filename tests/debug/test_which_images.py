@@ -2,12 +2,12 @@
 
 import inspect
 import shutil
-import sys
 
 import numpy as np
 import onnx
 import pytest
 
+from tests.workers.scripted import SCRIPT, TASK
 from toolkit.artifact import Artifact
 from toolkit.cli import judging, main
 from toolkit.data import load
@@ -16,8 +16,8 @@ from toolkit.debug.result import Layer
 from toolkit.debug.trace import trace
 from toolkit.errors import ToolkitError
 from toolkit.faults.fault import sign
-from toolkit.processes import Ended
 from toolkit.validation import validate
+from toolkit.workers import call
 from toolkit.workspace import Workspace
 
 NAME = "onnx-fp32"
@@ -82,37 +82,22 @@ def test_a_file_that_takes_the_runtime_down_is_one_message(copy, capsys):
     assert "RuntimeWarning" not in said
 
 
-def test_a_bug_in_the_other_process_is_a_bug_here_with_its_traceback(copy, monkeypatch):
-    def broken(*given, **named):
-        raise ValueError("of ours")
-
-    def here(module, arguments, **named):
-        monkeypatch.setattr(sys, "argv", [module, *arguments])
-        return Ended(None, alone.main(), "")
-
-    monkeypatch.setattr(alone, "ABORTS", NAME)
-    monkeypatch.setattr(alone, "watched", here)
-    monkeypatch.setattr(alone, "debug", broken)
-    with pytest.raises(RuntimeError, match=r"(?s)Traceback.*in broken.*ValueError: of ours"):
-        debug_alone(copy, NAME)
-
-
-@pytest.mark.parametrize(("ended", "error", "text"), [
-    (Ended(None, -6, "std::bad_cast"), ToolkitError, r"took down .* killed by SIGABRT; last words: std::bad_cast\. Export again"),
-    (Ended("did not end within 1 s and was stopped", -9, ""), ToolkitError, "took down .* was stopped; it said nothing"),
-    (Ended(None, 1, "ModuleNotFoundError: x"), RuntimeError, "^ModuleNotFoundError: x$"),
+@pytest.mark.parametrize(("script", "text"), [
+    ("import os, sys; print('std::bad_cast', file=sys.stderr, flush=True); os.abort()",
+     "onnx-fp32 could not be looked into: its process was killed by SIGABRT; last words: std::bad_cast"),
+    ("raise ValueError('of ours')", "could not be looked into: its process failed: .*ValueError: of ours"),
+    ("result = Message({'agrees': 1})", "gave no result that can be read"),
 ])  # fmt: skip
-def test_only_a_signal_or_being_stopped_is_laid_to_the_file(copy, monkeypatch, ended, error, text):
-    monkeypatch.setattr(alone, "ABORTS", NAME)
-    monkeypatch.setattr(alone, "watched", lambda *given, **named: ended)
-    with pytest.raises(error, match=text):
+def test_whatever_takes_the_worker_down_is_one_message(copy, monkeypatch, script, text):
+    monkeypatch.setenv(SCRIPT, script)
+    monkeypatch.setattr(alone, "call", lambda task, *given, **named: call(TASK, *given, **named))
+    with pytest.raises(ToolkitError, match=text):
         debug_alone(copy, NAME)
 
 
-def test_what_the_other_process_has_to_tell_reaches_the_user(copy, monkeypatch, capsys):
+def test_what_the_other_process_has_to_tell_reaches_the_user(copy, capsys):
     copy.reports.mkdir()
     (copy.reports / "validation.json").write_text("{}")
-    monkeypatch.setattr(alone, "ABORTS", NAME)
     assert debug_alone(copy, NAME, images=2).compared == 64
     said = capsys.readouterr()
     assert said.err.startswith("only golden images: the worst test images of ")

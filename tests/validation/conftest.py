@@ -85,4 +85,4 @@ def quick() -> Callable[..., ValidationResult]:
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command line as well; tests/validation/test_run.py is about the processes."""
-    monkeypatch.setattr("toolkit.validation.run._isolated", lambda job, limits, stop, update: ask(job, update))
+    monkeypatch.setattr("toolkit.validation.run._isolated", lambda job, images, limits, stop, update: ask(job, images, update))

@@ -1,13 +1,17 @@
 """What was asked before is not asked again, and anything that could change an answer is another question."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from toolkit.artifact import Artifact
 from toolkit.runtimes import RUNTIMES
 from toolkit.validation.cache import Cache
+from toolkit.validation.worker import Job
 
 IMAGES, GOLDEN = np.zeros((2, 1, 28, 28), np.uint8), np.zeros((1, 1, 28, 28), np.float32)
+JOB = Job(folder="nowhere", runtime="torch-cpu", golden=GOLDEN, classes=3)
 
 
 @pytest.fixture
@@ -16,8 +20,6 @@ def artifact(exported):
 
 
 def test_every_input_of_an_answer_is_part_of_its_name(artifact, tmp_path, monkeypatch):
-    from dataclasses import replace
-
     cache, runtime = Cache(tmp_path), RUNTIMES["onnxruntime-cpu"]
     base = cache.path(artifact, runtime, IMAGES, GOLDEN)
     assert base == cache.path(artifact, runtime, IMAGES.copy(), GOLDEN)
@@ -39,16 +41,21 @@ def test_every_input_of_an_answer_is_part_of_its_name(artifact, tmp_path, monkey
 
 
 def test_a_damaged_answer_is_none(tmp_path):
-    path = tmp_path / "x.npz"
-    for content in (b"", b"PK\x03\x04 and then nothing", b"\x93NUMPY"):
+    path = tmp_path / "x.answers"
+    from tests.validation.test_run import answers
+
+    Cache(tmp_path).keep(path, answers(np.zeros((2, 3))))
+    whole = path.read_bytes()
+    assert Cache(tmp_path).find(path, JOB, 2) is not None
+    for content in (b"", b"PK\x03\x04 and then nothing", b"\x93NUMPY", whole[:-1], whole[:40], whole[:8] + b"[" * len(whole), b"TKW1" * 9):
         path.write_bytes(content)
-        assert Cache(tmp_path).find(path, 2, 10) is None
+        assert Cache(tmp_path).find(path, JOB, 2) is None
 
 
 def test_without_a_folder_nothing_is_kept_and_nothing_found(artifact):
     cache = Cache(None)
     assert cache.path(artifact, RUNTIMES["onnxruntime-cpu"], IMAGES, GOLDEN) is None
-    assert cache.find(None, 2, 10) is None
+    assert cache.find(None, JOB, 2) is None
 
 
 def test_no_cache_asks_again(quick, exported_copy, monkeypatch):
@@ -56,7 +63,7 @@ def test_no_cache_asks_again(quick, exported_copy, monkeypatch):
     from toolkit.validation import run
 
     real = run.ask
-    monkeypatch.setattr(run, "ask", lambda job, update: asked.append(job.runtime) or real(job, update))
+    monkeypatch.setattr(run, "ask", lambda job, *given: asked.append(job.runtime) or real(job, *given))
     quick(exported_copy, runtimes=["onnxruntime-cpu"], artifacts=["onnx-fp32"])
     assert asked == []
     found = quick(exported_copy, runtimes=["onnxruntime-cpu"], artifacts=["onnx-fp32"], cache=False)
@@ -67,11 +74,12 @@ def test_no_cache_asks_again(quick, exported_copy, monkeypatch):
 def test_answers_for_other_images_or_classes_are_none(tmp_path):
     from tests.validation.test_run import answers
 
-    answers(np.zeros((4, 3), np.float32)).save(tmp_path / "x.npz")
-    cache = Cache(tmp_path)
-    assert cache.find(tmp_path / "x.npz", 4, 3) is not None
-    assert cache.find(tmp_path / "x.npz", 5, 3) is None
-    assert cache.find(tmp_path / "x.npz", 4, 10) is None
+    cache, path = Cache(tmp_path), tmp_path / "x.answers"
+    cache.keep(path, answers(np.zeros((4, 3))))
+    assert cache.find(path, JOB, 4) is not None
+    assert cache.find(path, JOB, 5) is None
+    assert cache.find(path, replace(JOB, classes=10), 4) is None
+    assert cache.find(path, replace(JOB, golden=np.zeros((2, 1, 28, 28), np.float32)), 4) is None
 
 
 def test_a_cache_that_cannot_be_written_costs_nothing_but_time(tmp_path, capsys):
@@ -79,7 +87,7 @@ def test_a_cache_that_cannot_be_written_costs_nothing_but_time(tmp_path, capsys)
 
     (tmp_path / "file").touch()
     cache = Cache(tmp_path / "file")
-    cache.keep(tmp_path / "file/x.npz", answers(np.zeros((1, 3), np.float32)))
+    cache.keep(tmp_path / "file/x.answers", answers(np.zeros((1, 3), np.float32)))
     assert "answers are not remembered" in capsys.readouterr().err
 
 
@@ -87,5 +95,5 @@ def test_answers_lie_in_the_users_cache_and_not_in_the_model(quick, exported_cop
     """Who downloads a model's folder must not download its answers."""
     monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "mine"))
     quick(exported_copy, runtimes=["onnxruntime-cpu"], artifacts=["onnx-fp32"], limit=20)
-    assert list((tmp_path / "mine/validation").glob("*.npz"))
+    assert list((tmp_path / "mine/validation").glob("*.answers"))
     assert not (exported_copy.folder / ".cache").exists()

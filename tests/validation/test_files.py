@@ -13,6 +13,7 @@ from toolkit.artifact import GOLDEN, MANIFEST, Artifact
 from toolkit.checkpoint import Checkpoint
 from toolkit.validation import files
 from toolkit.validation.interface import read
+from toolkit.validation.worker import interface
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def checkpoint(exported):
 def wrong(workspace, name, checkpoint) -> dict[str, str]:
     artifact, opened = files.open_artifact(workspace.exports / name)
     assert artifact is not None, opened.detail
-    return {check.name: check.figure for check in files.checks(artifact, checkpoint) if not check.passed}
+    return {check.name: check.figure for check in files.checks(artifact, checkpoint, interface(artifact.folder)) if not check.passed}
 
 
 @pytest.mark.parametrize("name", ["coreml-fp16", "coreml-fp32", "onnx-fp32"])

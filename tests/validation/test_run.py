@@ -1,130 +1,119 @@
-"""A worker that dies, hangs or eats memory is a sentence, and its neighbours go on. The worker's module is replaced by a script."""
-
-import subprocess
-import sys
-import time
-from pathlib import Path
+"""Workers answer for validation: in shares, in order, and what does not fit is not used. How workers end: tests/workers/."""
 
 import numpy as np
 import psutil
 import pytest
 
 from tests.validation.conftest import cli, path_of
-from toolkit.validation.run import Limits, WorkerLost, answers_or_reason, run
-from toolkit.validation.worker import Answers, Job
+from tests.workers.scripted import SCRIPT, TASK
+from toolkit.artifact import Artifact
+from toolkit.limits import Limits
+from toolkit.validation import run as room
+from toolkit.validation.run import answers_or_reason, interfaces, run
+from toolkit.validation.worker import Answers, Job, rows_of
+from toolkit.workers import Message, WireError, WorkerLost, call
 
 IMAGES = np.zeros((10, 1, 28, 28), np.uint8)
-JOB = Job(folder="nowhere", runtime="torch-cpu", golden="", pictures=(), threads=None)
+GOLDEN = np.zeros((1, 1, 28, 28), np.float32)
+JOB = Job(folder="nowhere", runtime="torch-cpu", golden=GOLDEN, classes=3)
 
 
 @pytest.fixture
 def worker(monkeypatch):
-    """Runs `script` in place of the worker; the process and its standard streams are real."""
+    """Runs `script` in place of the task; the worker and its process are real."""
 
     def replace(script: str) -> None:
-        real = subprocess.Popen
-
-        def start(command, **options):
-            assert command[1:4] == ["-P", "-m", "toolkit.validation"]
-            return real([sys.executable, "-c", script, command[-1]], **options)
-
-        monkeypatch.setattr("toolkit.processes.subprocess.Popen", start)
+        monkeypatch.setenv(SCRIPT, script)
+        monkeypatch.setattr(room, "call", lambda task, *given, **named: call(TASK, *given, **named))
 
     return replace
 
 
-@pytest.mark.parametrize(("script", "words"), [
-    ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "its process was killed by SIGKILL; it said nothing"),
-    ("import os, sys; print('Neural Engine says no', file=sys.stderr, flush=True); os.abort()",
-     "its process was killed by SIGABRT; last words: Neural Engine says no"),
-    ("import sys; [print(f'line {n}', file=sys.stderr) for n in range(9)]; sys.exit(2)", "line 6; line 7; line 8"),
-    ("raise SystemExit(3)", "its process ended with exit code 3 and no message"),
-    ("import sys; sys.stderr.buffer.write(b'\\xff\\n'); sys.exit(1)", r"\xff"),
-    ("import sys; sys.stderr.write('\\x1b[31mred\\x07'); sys.exit(1)", "�[31mred�"),
-])  # fmt: skip
-def test_how_a_worker_ended_is_told_with_its_last_words(worker, script, words):
-    worker(script)
-    with pytest.raises(WorkerLost) as lost:
-        run(JOB, IMAGES, Limits(), True, lambda done: None)
-    assert str(lost.value) == words
-    assert answers_or_reason(JOB, IMAGES, Limits(), True, lambda done: None) == words
+def test_a_worker_that_dies_is_a_reason(worker):
+    worker("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    assert answers_or_reason(JOB, IMAGES, Limits(), True, lambda done: None) == "its process was killed by SIGKILL; it said nothing"
 
 
-def test_a_worker_that_ends_well_without_answers_is_lost(worker):
-    """A native library that calls exit(0)."""
-    worker("raise SystemExit(0)")
-    with pytest.raises(WorkerLost, match="ended well and left no answers"):
-        run(JOB, IMAGES, Limits(), True, lambda done: None)
-
-
-def test_a_worker_that_hangs_is_stopped_with_all_that_it_started(worker, tmp_path):
-    mark = tmp_path / "alive"
+def test_a_job_arrives_with_its_images(worker):
     worker(
-        "import subprocess, sys, time\n"
-        f"touch = 'import time, pathlib\\nwhile True: time.sleep(0.05); pathlib.Path(\"{mark}\").touch()'\n"
-        "subprocess.Popen([sys.executable, '-c', touch])\n"
-        "print('waiting for the device', file=sys.stderr, flush=True)\ntime.sleep(600)"
+        "from toolkit.validation.worker import Job\njob, images = Job.of(request)\n"
+        "raise SystemExit(f'{job.runtime} {job.classes} {job.pictures} {job.golden.shape} {images.dtype} {images.shape}')"
     )
-    began = time.monotonic()
-    with pytest.raises(WorkerLost, match=r"did not end within 1.5 s and was stopped; last words: waiting for the device"):
-        run(JOB, IMAGES, Limits(seconds=1.5), True, lambda done: None)
-    assert time.monotonic() - began < 60
-    mark.unlink(missing_ok=True)
-    time.sleep(0.3)
-    assert not mark.exists()  # its child is gone as well
+    assert "torch-cpu 3 () (1, 1, 28, 28) uint8 (10, 1, 28, 28)" in str(answers_or_reason(JOB, IMAGES, Limits(), True, lambda done: None))
+
+
+def test_several_workers_may_use_no_more_memory_than_one(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        room, "_isolated", lambda job, images, limits, *_: seen.append(limits.memory_bytes) or answers(np.zeros((len(images), 3)))
+    )
+    run(JOB, IMAGES, Limits(memory_bytes=1 << 30, jobs=4), True, lambda done: None)
+    assert seen == [1 << 28] * 4
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_ctrl_c_ends_the_workers_at_once(worker, tmp_path, jobs):
-    import os
-    import signal
-    import threading
-
-    worker(f"import os, pathlib, time; pathlib.Path({str(tmp_path)!r}, str(os.getpid())).touch(); time.sleep(600)")
-    timer = threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGINT))
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started deaf to it
-    timer.start()
-    began = time.monotonic()
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            run(JOB, IMAGES, Limits(jobs=jobs), True, lambda done: None)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert time.monotonic() - began < 60
+def test_when_one_worker_is_lost_the_others_are_stopped(worker, tmp_path, jobs):
+    worker(
+        f"import os, pathlib, time\npathlib.Path({str(tmp_path)!r}, str(os.getpid())).touch()\n"
+        f"while len(os.listdir({str(tmp_path)!r})) < {jobs}: time.sleep(0.05)\n"
+        f"if str(os.getpid()) == min(os.listdir({str(tmp_path)!r})): raise SystemExit(9)\ntime.sleep(600)"
+    )
+    with pytest.raises(WorkerLost):
+        run(JOB, IMAGES, Limits(jobs=jobs), True, lambda done: None)
     pids = [int(path.name) for path in tmp_path.iterdir()]
     assert len(pids) == jobs
     assert not [pid for pid in pids if psutil.pid_exists(pid)]
 
 
-def test_a_worker_that_eats_memory_is_stopped(worker):
-    worker("import time; x = bytearray(400 << 20); time.sleep(600)")
-    with pytest.raises(WorkerLost, match=r"used 0\.\d GiB of memory, allowed 0\.2, and was stopped"):
-        run(JOB, IMAGES, Limits(memory_bytes=200 << 20), True, lambda done: None)
-
-
 def answers(logits: np.ndarray, seconds: float = 1.0) -> Answers:
+    logits = logits.astype(np.float32)
     few = logits[:1]
     return Answers(
-        logits=logits, probabilities=logits, golden=few, golden_probabilities=few, singly=few, backwards=few, pictures=few, app=few[:0],
-        shapes=(("1", "(1, 3)"),), refusals=(("another size", "refused: no"),), seconds=seconds,
+        logits=logits, probabilities=logits, golden=few, golden_probabilities=few, singly=few, backwards=few, pictures=few[:0], app=few[:0],
+        shapes=(("1", "(1, 3)"),), refusals=(("another size", "refused: no"),), seconds=seconds, pixels=few[:0],
     )  # fmt: skip
 
 
-def test_answers_survive_the_way_between_processes(tmp_path: Path):
-    sent = answers(np.arange(12, dtype=np.float32).reshape(4, 3))
-    sent.save(tmp_path / "a.npz")
-    found = Answers.load(tmp_path / "a.npz")
+def test_answers_survive_the_way_between_processes():
+    sent = answers(np.arange(12).reshape(4, 3))
+    found = Answers.of(sent.message(), rows_of(JOB, 4), 3)
     assert {name: np.asarray(value).tolist() for name, value in vars(found).items()} == {
         name: np.asarray(value).tolist() for name, value in vars(sent).items()
     }
+
+
+@pytest.mark.parametrize("changed", [
+    {"logits": np.zeros((4, 9), np.float32)}, {"logits": np.zeros((5, 3), np.float32)}, {"logits": np.zeros((4, 3))},
+    {"logits": np.zeros(12, np.float32)}, {"logits": np.float32(1)}, {"golden": np.zeros((2, 3), np.float32)},
+    {"labels": np.array(["a"])}, {"labels": np.zeros(4, np.float32)}, {"pixels": np.zeros((1, 3), np.float32)},
+    {"backwards": np.zeros((0, 3), np.float32)}, {"more": np.zeros(3)}, {"probabilities": None},
+    {"shapes": [["1"]]}, {"shapes": "x"}, {"refusals": [[1, 2]]}, {"seconds": "soon"}, {"seconds": None}, {"also": 1},
+], ids=lambda changed: str(changed)[:40])  # fmt: skip
+def test_answers_that_do_not_fit_are_refused(changed):
+    whole = answers(np.zeros((4, 3))).message()
+    arrays, fields = dict(whole.arrays), dict(whole.fields)
+    for name, value in changed.items():
+        if value is None:
+            (arrays if name in arrays else fields).pop(name)
+        elif isinstance(value, np.ndarray | np.generic):
+            arrays[name] = np.asarray(value)
+        else:
+            fields[name] = value
+    with pytest.raises(WireError):
+        Answers.of(Message(fields, arrays), rows_of(JOB, 4), 3)
+
+
+def test_answers_of_a_worker_that_do_not_fit_are_a_reason(worker):
+    worker("import numpy as np; result = Message({'seconds': 1}, {'logits': np.zeros(3)})")
+    assert "gave answers that do not fit" in answers_or_reason(JOB, IMAGES, Limits(), True, lambda done: None)
 
 
 @pytest.mark.parametrize("jobs", [1, 3, 20])
 def test_shards_are_joined_in_order_and_progress_adds_up(monkeypatch, jobs):
     images = np.arange(10, dtype=np.uint8)[:, None, None, None]
 
-    def ask(job: Job, update) -> Answers:
-        mine = np.load(job.images)[:, 0, 0, 0].astype(np.float32)
+    def ask(job: Job, images, update) -> Answers:
+        mine = images[:, 0, 0, 0].astype(np.float32)
         update(len(mine))
         return answers(mine[:, None] * [1, 2, 3])
 
@@ -149,9 +138,27 @@ def test_the_command_line_runs_real_processes_and_then_knows_their_answers(expor
     assert second.out == first.out
 
 
-def test_last_words_are_the_workers_own():
-    """Python warns of a module that was imported before it is run: that would stand first in every message."""
-    with pytest.raises(WorkerLost) as lost:
-        run(JOB, IMAGES[:1], Limits(), True, lambda done: None)
-    assert "RuntimeWarning" not in str(lost.value)
-    assert "runpy" not in str(lost.value)
+def test_one_worker_reads_what_all_files_say_of_themselves(exported):
+    folders = [exported.exports / name for name in ("onnx-fp32", "coreml-fp16")]
+    assert interfaces(folders, Limits(), True) == interfaces(folders, Limits(), False)
+    assert interfaces([], Limits(), True) == []
+
+
+def test_a_file_that_takes_its_reader_down_is_named_and_the_others_are_read(worker):
+    """The worker dies of any folder whose name ends with `bad`."""
+    worker(
+        "import os\nif any(each.endswith('bad') for each in request.fields['folders']): os.abort()\n"
+        "result = Message({'found': ['read' for each in request.fields['folders']]})"
+    )
+    from pathlib import Path
+
+    first, bad, last = interfaces([Path("one"), Path("bad"), Path("two")], Limits(), True)
+    assert (first, last) == ("read", "read")
+    assert "bad: its file took down the process that read it: its process was killed by SIGABRT" in str(bad)
+
+
+def test_what_a_file_says_arrives_as_it_was_said(exported):
+    from toolkit.validation.interface import read
+
+    artifact = Artifact.open(exported.exports / "coreml-fp16")
+    assert interfaces([artifact.folder], Limits(), True) == [read(artifact)]

@@ -27,7 +27,8 @@ from toolkit.validation import Limits, ValidationResult
 from toolkit.validation.sharing import Crew, Dismissed, shared
 from toolkit.validation.worker import Job
 
-JOB = Job(folder="nowhere", runtime="torch-cpu", golden="of rank 0", pictures=("of rank 0",), threads=None, pixels="of rank 0")
+IMAGE = np.zeros((1, 1, 1, 1), np.float32)
+JOB = Job(folder="nowhere", runtime="torch-cpu", golden=IMAGE, classes=3, pictures=("of rank 0",), pixels=IMAGE)
 TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "2")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
 RESULT = ValidationResult.model_construct(model="tiny")
@@ -102,15 +103,15 @@ def asked(monkeypatch) -> list[Job]:
     jobs = []
     lock = threading.Lock()
 
-    def ask(job: Job, update):
-        mine = np.load(job.images)[:, 0, 0, 0].astype(np.float32)
+    def ask(job: Job, images, update):
+        mine = images[:, 0, 0, 0].astype(np.float32)
         with lock:
             jobs.append(job)
         if job.runtime == "no room" and job.pictures:
             raise OSError("there is no room")
         if 7 in mine and not job.pictures and job.runtime == "fails at 7":
             raise ArtifactError("seven is too many")
-        assert job.golden == "of rank 0" or np.load(job.golden).dtype == np.float32
+        assert job.golden.dtype == np.float32
         update(len(mine))
         return answers(mine[:, None] * [1, 2, 3])
 
@@ -143,8 +144,8 @@ def test_only_the_first_rank_is_asked_about_pictures_and_golden_images(asked, to
         return RESULT
 
     together(3, validation)
-    assert sum(job.pictures == JOB.pictures and job.golden == JOB.golden and job.pixels == JOB.pixels for job in asked) == 1
-    assert sum(job.pictures == () and job.golden != JOB.golden and job.pixels == "" for job in asked) == 2
+    assert sum(job.pictures == JOB.pictures and job.golden is IMAGE and job.pixels is IMAGE for job in asked) == 1
+    assert sum(job.pictures == () and job.golden is not IMAGE and len(job.pixels) == 0 for job in asked) == 2
 
 
 def test_a_share_without_answers_is_told_with_its_rank_and_the_ranks_go_on(asked, together):
@@ -298,6 +299,6 @@ def test_told_to_stop_none_of_its_processes_goes_on(exported_copy, launcher):
 
 def _is_worker(process: psutil.Process) -> bool:
     try:
-        return "toolkit.validation" in process.cmdline()
+        return "toolkit.workers" in process.cmdline()
     except psutil.Error:
         return False

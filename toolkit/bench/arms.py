@@ -99,6 +99,8 @@ def of_file(path: Path, runtimes: Sequence[str] | None, options: Options, shapes
     """Arms of a model file from elsewhere. Raises ToolkitError for a kind of file that is not known, or that nothing here can time."""
     if not path.exists():
         raise ToolkitError(f"there is no file {path}")
+    if not (path.is_file() or path.is_dir()):
+        raise ToolkitError(f"{path} is neither a file nor a folder, but a pipe, a socket or a device. Give a model file")
     if shapes and options.batch:
         raise ToolkitError("--shape says the batch size too, where it is axis 0; leave --batch out")
     if (form := format_of(path)) is None:

@@ -1,7 +1,6 @@
-"""MLPerf LoadGen's SingleStream as an outside judge: its clock, its statistics, its rules. `python -m toolkit.bench.loadgen '<job>'`."""
+"""MLPerf LoadGen's SingleStream as an outside judge: its clock, its statistics, its rules: the task `loadgen`."""
 
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -10,13 +9,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from toolkit.bench.plan import PRESETS, ROUND_LIMIT_S, Options
 from toolkit.bench.result import LoadGenRow
-from toolkit.bench.worker import Job, _warm_up, opened
+from toolkit.bench.worker import READY, Job, _warm_up, opened
 from toolkit.errors import ToolkitError
-from toolkit.processes import watched
+from toolkit.limits import Limits
 from toolkit.runtimes import Session
 from toolkit.tensors import Batch
+from toolkit.workers import Message, started
+from toolkit.workers.child import RESULT, Link
 
 PACKAGE, MODULE = "mlcommons-loadgen", "mlperf_loadgen"
 QUERIES = 64  # at least: below that its early stopping gives no 90th percentile
@@ -36,30 +39,28 @@ def require() -> None:
 def run(arm: str, job: Job, options: Options) -> LoadGenRow:
     """One run, of as long as the preset says, in a process of its own."""
     seconds = PRESETS[options.preset].loadgen_seconds
-    lines: list[bytes] = []
-    words = [job.model_copy(update={"seconds": seconds}).model_dump_json()]
-    ended = watched("toolkit.bench.loadgen", words, seconds=ROUND_LIMIT_S + 2 * seconds, on_line=lines.append)
+    request = Message(job.model_copy(update={"seconds": seconds}).model_dump(mode="json"))
     nothing: dict[str, Any] = {"queries": 0, "seconds": 0.0, "p50_ms": None, "p90_ms": None, "p99_ms": None, "valid": None}
     about = {"arm": arm, "version": metadata.version(PACKAGE)}
-    if ended.reason is not None:
-        return LoadGenRow(**about, **nothing, error=ended.reason)
-    return LoadGenRow(**about, **json.loads(lines[-1]), error=None)
-
-
-def main() -> int:
-    job = Job.model_validate_json(sys.argv[1])
+    limits = Limits(seconds=ROUND_LIMIT_S + 2 * seconds)
     try:
-        print("\n" + json.dumps(_single_stream(job)))
-    except ToolkitError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+        with started("loadgen", request, limits=limits) as worker:
+            worker.hear(READY, limits.seconds)
+            worker.relax()
+            found = worker.hear(RESULT, limits.seconds)
+            worker.end()
+        return LoadGenRow(**about, **found.fields, error=None)
+    except (ToolkitError, ValidationError, TypeError) as error:
+        return LoadGenRow(**about, **nothing, error=str(error))
 
 
-def _single_stream(job: Job) -> dict[str, Any]:
+def measure(request: Message, link: Link) -> Message:
+    """The task `loadgen`. It says READY when it has warmed up."""
+    job = Job.model_validate(request.fields)
     with opened(job) as (session, inputs, _, _):
         _warm_up(session, inputs, job.warmup_calls)
-        return single_stream(session, inputs, job.seconds)
+        link.tell(READY)
+        return Message(single_stream(session, inputs, job.seconds))
 
 
 def single_stream(session: Session, inputs: list[Batch], seconds: float) -> dict[str, Any]:
@@ -107,7 +108,3 @@ def _entries(text: str) -> Iterator[tuple[str, Any]]:
         if line.startswith(MARK):
             entry = json.loads(line.removeprefix(MARK))
             yield entry["key"], entry["value"]
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -13,54 +13,62 @@ from pydantic import ValidationError
 from toolkit.bench.plan import ROUND_LIMIT_S
 from toolkit.bench.result import Round
 from toolkit.bench.sensors import cool_down
-from toolkit.bench.worker import END, READY, ROUND, TURN, Job
-from toolkit.processes import Silent, Speaking, speaking
+from toolkit.bench.worker import END, READY, TURN, Job, round_of
+from toolkit.errors import ToolkitError
+from toolkit.limits import Limits, memory_bytes
+from toolkit.workers import Message, WireError, Worker, started
+from toolkit.workers.child import RESULT
+from toolkit.workers.supervisor import EXIT_S
 
-WORKER = "toolkit.bench"  # its __main__
-EXIT_S = 30.0  # that a worker may take to end after its last word
+ROUND = "round"  # the task
+SECONDS = 7 * 86_400.0  # no limit of the whole worker: it waits for the others' turns, and each of its own answers has a limit
 
 
 def take(
-    jobs: Sequence[Job], shuffle: random.Random, limit_s: float = ROUND_LIMIT_S, workers: Sequence[Sequence[str]] = ()
+    jobs: Sequence[Job], shuffle: random.Random, limit_s: float = ROUND_LIMIT_S, tasks: Sequence[str] = ()
 ) -> tuple[list[Round | str], list[int]]:
     """(a Round of each job, or in words how its worker ended; whose turn it was, one after the other).
 
-    Workers are started in the order of `jobs`; `shuffle` decides whose turn it is. `workers`: module and first arguments of each
-    job's worker, where it is not our own.
+    Workers are started in the order of `jobs`; `shuffle` decides whose turn it is. `tasks`: what each worker does, where it is not
+    our own round. Each may use what toolkit/limits.py allows one worker.
     """
     outcomes: dict[int, Round | str] = {}
-    alive: dict[int, Speaking] = {}
+    alive: dict[int, Worker] = {}
     turns: list[int] = []
 
-    def ask(place: int, tell: str | None, word: str) -> str | None:
+    def ask(place: int, tell: str | None, kind: str) -> Message | None:
         """The answer; None where there is none, and then that arm's round is over."""
         if tell is not None:
             alive[place].tell(tell)
         try:
-            return alive[place].hear(word, limit_s + 2 * jobs[place].seconds)
-        except Silent as gone:
+            return alive[place].hear(kind, limit_s + 2 * jobs[place].seconds)
+        except ToolkitError as gone:
             outcomes[place] = str(gone)
-            del alive[place]
+            alive.pop(place).close()
             return None
 
     with ExitStack() as stack:
         for place in range(len(jobs)):
             cool_down()
-            module, *first = workers[place] if workers else (WORKER,)
-            alive[place] = stack.enter_context(speaking(module, [*first, jobs[place].model_dump_json()]))
-            ask(place, None, READY)
+            request = Message(jobs[place].model_dump(mode="json"))
+            task = tasks[place] if tasks else ROUND
+            alive[place] = stack.enter_context(started(task, request, limits=Limits(seconds=SECONDS, memory_bytes=memory_bytes())))
+            if ask(place, None, READY) is not None:
+                alive[place].relax()
         for _ in range(max((job.turns for job in jobs), default=0)):
             for place in shuffle.sample(sorted(alive), len(alive)):
                 if ask(place, TURN, TURN) is not None:
                     turns.append(place)
         for place, worker in list(alive.items()):
-            if (text := ask(place, END, ROUND)) is not None:
-                outcomes[place] = worker.end(seconds=EXIT_S).reason or _round(text)
+            if (message := ask(place, END, RESULT)) is not None:
+                outcomes[place] = worker.ended(None, EXIT_S).reason or _round(message)
     return [outcomes[place] for place in range(len(jobs))], turns
 
 
-def _round(text: str) -> Round | str:
+def _round(message: Message) -> Round | str:
     try:
-        return Round.model_validate_json(text)
+        return round_of(message)
     except ValidationError as error:
         return f"its result cannot be read: {error.errors(include_url=False)[0]['msg']}"
+    except WireError as error:
+        return f"its result cannot be read: {error}"

@@ -1,7 +1,7 @@
-"""One round of one arm, in a process of its own: `python -m toolkit.bench '<job as JSON>'`.
+"""One round of one arm, in a worker (toolkit/workers): the task `round`.
 
-It says READY once it has loaded, verified and warmed up; is told TURN for each stretch of timed calls, and answers with that
-word; is told END, and answers with a Round.
+It says READY once it has loaded, verified and warmed up; is told TURN for each stretch of timed calls, and says the same when that
+is over; is told END, and answers with a Round.
 
 A process each, because runtimes disturb one another: ONNX Runtime's spinning threads made PyTorch look five times slower.
 """
@@ -10,7 +10,6 @@ import contextlib
 import math
 import os
 import random
-import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -31,13 +30,16 @@ from toolkit.records import Frozen
 from toolkit.runtimes import Session, find
 from toolkit.runtimes.files import described, images_in, made_up
 from toolkit.tensors import IMAGE, LOGITS, Batch
+from toolkit.workers.child import Link
+from toolkit.workers.wire import Message, WireError
 
 BATCHES = 8  # distinct ones, that take turns
 FIRST = 8  # golden images that are run one by one before anything is timed
 SAMPLED, MOST_KEPT = 0.05, 1000  # of the timed calls, those whose outputs are looked at
 MPS_FALLBACK = "PYTORCH_ENABLE_MPS_FALLBACK"  # ops that Metal lacks then run on the CPU, without a word
 STATUS = Path("/proc/self/status")
-READY, TURN, END, ROUND = "@ready", "@turn", "@end", "@round "
+READY, TURN, END = "ready", "turn", "end"
+SERIES = ("samples_ns", "service_ns", "framework_ns")  # of a Round: they travel as arrays, not as millions of numbers in JSON
 
 
 class Job(Frozen):
@@ -63,33 +65,32 @@ class Job(Frozen):
     seed: int
 
 
-def main() -> int:
-    job = Job.model_validate_json(sys.argv[1])
-    try:
-        _say(ROUND + run(job, _told(job.turns)).model_dump_json())
-    except ToolkitError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+def measure(request: Message, link: Link) -> Message:
+    """The task `round`. The job is the request's fields."""
+    job = Job.model_validate(request.fields)
+    return message(run(job, _told(job.turns, link)))
 
 
-def _say(line: str) -> None:
-    print("\n" + line, flush=True)  # on a line of its own, whatever a runtime has printed
+def message(done: Round) -> Message:
+    fields = done.model_dump(mode="json", exclude=set(SERIES))
+    return Message(fields, {name: np.array(getattr(done, name), np.int64) for name in SERIES})
 
 
-def _told(turns: int) -> Iterator[int]:
+def round_of(message: Message) -> Round:
+    """The round that a worker gave. Raises WireError, or pydantic's ValidationError, for what is none."""
+    if set(message.arrays) != set(SERIES) or any(each.dtype != np.int64 or each.ndim != 1 for each in message.arrays.values()):
+        raise WireError(f"a round has the series {', '.join(SERIES)}, not {', '.join(sorted(message.arrays)) or 'none'}")
+    return Round.model_validate({**message.fields, **{name: array.tolist() for name, array in message.arrays.items()}})
+
+
+def _told(turns: int, link: Link) -> Iterator[int]:
     """One turn after the other, each when it is told; after the last it waits until all arms have had theirs."""
-    _say(READY)
+    link.tell(READY)
     for turn in range(turns):
-        _await(TURN)
+        link.hear(TURN)
         yield turn
-        _say(TURN)
-    _await(END)
-
-
-def _await(word: str) -> None:
-    if sys.stdin.readline().strip() != word:
-        raise ToolkitError(f"was told something else than {word}, or whoever started it is gone")
+        link.tell(TURN)
+    link.hear(END)
 
 
 def run(job: Job, turns: Iterable[int] | None = None) -> Round:

@@ -11,7 +11,7 @@ import typer
 
 from toolkit import __version__, errors
 from toolkit.cli import judging, looking, making, timing
-from toolkit.processes import terminable
+from toolkit.signals import terminable
 
 app = typer.Typer(
     help="Train a classifier, convert it for Apple devices, prove that the file is the model, time it honestly.",

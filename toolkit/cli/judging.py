@@ -39,8 +39,14 @@ def validate(
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="The checks as JUnit XML, for CI.")] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute again what is known already.")] = False,
     jobs: Annotated[int, typer.Option(min=1, help="Processes that share the images of one runtime; torchrun works as well.")] = 1,
-    time_limit: Annotated[float, typer.Option(min=1, help="Seconds that one runtime may take for one artifact.")] = 3600,
-    memory_limit: Annotated[float, typer.Option(min=0.1, help="GiB that one runtime may use.")] = 16,
+    time_limit: Annotated[
+        float | None,
+        typer.Option(min=1, help="Seconds that one runtime may take for one artifact. [default: TOOLKIT_TIME_LIMIT, else 3600]"),
+    ] = None,
+    memory_limit: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="GiB that one runtime may use. [default: TOOLKIT_MEMORY_LIMIT, else half of the machine's]"),
+    ] = None,
     data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
@@ -54,10 +60,13 @@ def validate(
     from toolkit.validation import junit as junit_xml
     from toolkit.validation.result import LEVELS
 
+    default = validation.Limits()
     if unknown := set(fail_on or []) - set(LEVELS):
         raise errors.ToolkitError(f"--fail-on {sorted(unknown)[0]!r} is no level; there are: {', '.join(LEVELS)}")
-    if not math.isfinite(time_limit * memory_limit):
-        raise errors.ToolkitError(f"--time-limit {time_limit:g}, --memory-limit {memory_limit:g}: give finite numbers")
+    limits = validation.Limits(
+        seconds=_finite("--time-limit", time_limit, default.seconds), jobs=jobs,
+        memory_bytes=int(_finite("--memory-limit", memory_limit, default.memory_bytes / 2**30) * 2**30),
+    )  # fmt: skip
     given = {
         "--runtime": runtime, "--artifact": artifact, "--fail-on": fail_on, "--junit": junit, "--no-cache": no_cache,
         "--jobs": jobs > 1, "--self-test": self_test, "--fault": fault, "--all-images": all_images, "--hazards": hazards,
@@ -71,12 +80,19 @@ def validate(
         raise typer.Exit(_self_test(model, artifact, fault, limit, data_dir, json))
     result = _on_the_first_rank(
         Workspace.of(model), runtimes=runtime, artifacts=artifact, limit=limit, all_images=all_images, data_dir=data_dir,
-        cache=not no_cache, limits=validation.Limits(seconds=time_limit, memory_bytes=int(memory_limit * 2**30), jobs=jobs),
+        cache=not no_cache, limits=limits,
     )  # fmt: skip
     terminal.show(result, json)
     if junit is not None:
         junit_xml.write(result, junit)
     raise typer.Exit(errors.CHECK_FAILED if result.fails_on(tuple(fail_on or ())) else errors.DONE)
+
+
+def _finite(flag: str, given: float | None, default: float) -> float:
+    value = default if given is None else given
+    if not math.isfinite(value):
+        raise errors.ToolkitError(f"{flag} {value:g}: give a finite number")
+    return value
 
 
 def _on_the_first_rank(workspace: Workspace, **options: Any) -> "ValidationResult":
@@ -98,7 +114,7 @@ def _hazards(model: str, limit: int | None, data_dir: Path | None, json: bool) -
     from toolkit import debug as room
     from toolkit.report import terminal
 
-    found = room.hazards(Workspace.of(model), images=limit or room.IMAGES, data_dir=data_dir)
+    found = room.hazards_alone(Workspace.of(model), images=limit or room.IMAGES, data_dir=data_dir)
     terminal.show(found, json)
     return errors.DONE if found.passed else errors.CHECK_FAILED
 
@@ -109,7 +125,7 @@ def _self_test(
     from toolkit import faults
     from toolkit.report import terminal
 
-    tested = faults.self_test(Workspace.of(model), artifacts=artifacts, faults=kinds, limit=limit or faults.IMAGES, data_dir=data_dir)
+    tested = faults.self_test_alone(Workspace.of(model), artifacts=artifacts, faults=kinds, limit=limit or faults.IMAGES, data_dir=data_dir)
     terminal.show(tested, json)
     return errors.DONE if tested.kill_rate == 1 else errors.CHECK_FAILED
 

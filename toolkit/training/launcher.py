@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import BUG, CHECK_FAILED, INTERRUPTED, ToolkitError
-from toolkit.processes import signal_name
 from toolkit.ranks import LostRank
+from toolkit.signals import signal_name
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure

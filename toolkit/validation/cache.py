@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ from toolkit.artifact import Artifact
 from toolkit.environment import describe
 from toolkit.progress import say
 from toolkit.runtimes import Runtime
-from toolkit.validation.worker import Answers
+from toolkit.validation.worker import Answers, Job, rows_of
+from toolkit.workers import wire
 
 # The code that answers.
 ROOMS = ("runtimes", "mil", "networks", "validation/worker.py", "validation/pictures.py", "data/pictures.py", "artifact.py", "tensors.py")
@@ -44,17 +44,18 @@ class Cache:
         digest.update(json.dumps(about, sort_keys=True).encode())
         for array in (images, golden):
             digest.update(f"{array.shape}{array.dtype}".encode() + array.tobytes())
-        return self.folder / f"{digest.hexdigest()[:32]}.npz"
+        return self.folder / f"{digest.hexdigest()[:32]}.answers"
 
-    def find(self, path: Path | None, images: int, classes: int) -> Answers | None:
-        """None where there are none, or where they cannot be read or do not fit: they are then made again."""
+    def find(self, path: Path | None, job: Job, images: int) -> Answers | None:
+        """The answers to `job` on so many images. None where there are none, or they cannot be read or do not fit: they are made again."""
         if path is None or not path.is_file():
             return None
         try:
-            found = Answers.load(path)
-        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+            with path.open("rb") as file:
+                frame = wire.read(file)
+            return None if frame is None else Answers.of(frame[1], rows_of(job, images), job.classes)
+        except (OSError, wire.WireError):
             return None
-        return found if found.logits.shape == found.probabilities.shape == (images, classes) else None
 
     def keep(self, path: Path | None, answers: Answers) -> None:
         """Whole or not at all. A disk that is full or not to be written costs the next run some time, and this one nothing."""
@@ -62,10 +63,10 @@ class Cache:
             return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, fresh = tempfile.mkstemp(suffix=".npz", dir=path.parent)
-            os.close(handle)
+            handle, fresh = tempfile.mkstemp(dir=path.parent)
             try:
-                answers.save(Path(fresh))
+                with os.fdopen(handle, "wb") as file:
+                    wire.write(file, "answers", answers.message())
                 Path(fresh).replace(path)
             finally:
                 Path(fresh).unlink(missing_ok=True)

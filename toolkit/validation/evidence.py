@@ -3,7 +3,6 @@
 reports/evidence.json   sha256 of the data, the checkpoint, every file of every artifact and the report; seed, versions
 """
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -17,11 +16,12 @@ from toolkit.data import load
 from toolkit.environment import describe
 from toolkit.errors import DataError, ToolkitError
 from toolkit.gates import allowed
+from toolkit.limits import Limits
 from toolkit.recipe import Recipe, fault_rows
 from toolkit.records import Frozen
 from toolkit.runtimes import RUNTIMES
 from toolkit.validation.result import REPORT, Check, Level, ValidationResult
-from toolkit.validation.run import Limits, answers_or_reason
+from toolkit.validation.run import answers_or_reason
 from toolkit.validation.worker import Answers, Job
 from toolkit.workspace import Workspace, write_text
 
@@ -227,10 +227,8 @@ def _golden(folder: Path, artifact: Artifact, isolate: bool, not_checked: list[s
         images, logits = artifact.golden()
         gates, checkpoint = Recipe.read(folder / "recipe.toml").gates, Checkpoint.open(folder / "checkpoint")
         gate = allowed(gates, checkpoint, artifact.manifest, float(np.abs(logits).max())).max_abs_logit
-        with tempfile.TemporaryDirectory() as place:
-            np.save(f"{place}/golden.npy", images)
-            job = Job(str(artifact.folder.absolute()), runtime.id, golden=f"{place}/golden.npy", pictures=(), threads=None)
-            answers = answers_or_reason(job, images[:1].astype(np.uint8), Limits(), isolate, lambda done: None)
+        job = Job(str(artifact.folder.absolute()), runtime.id, golden=images, classes=len(artifact.manifest.class_labels))
+        answers = answers_or_reason(job, images[:1].astype(np.uint8), Limits(), isolate, lambda done: None)
     except ToolkitError as failure:
         answers = str(failure)
     if isinstance(answers, str):

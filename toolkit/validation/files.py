@@ -9,7 +9,7 @@ from toolkit.artifact import KEPT, Artifact, describe_preprocessing, image_spec,
 from toolkit.checkpoint import Checkpoint
 from toolkit.errors import ArtifactError
 from toolkit.tensors import CLASS_LABEL, IMAGE, LOGITS, PROBABILITIES, TensorSpec
-from toolkit.validation.interface import Interface, Shape, read
+from toolkit.validation.interface import Interface, Shape
 from toolkit.validation.result import FITS, OPENED, READ, Check
 
 INDICES = frozenset({"int32", "int64", "bool"})  # shapes and places: no weights
@@ -28,8 +28,8 @@ def open_artifact(folder: Path) -> tuple[Artifact | None, Check]:
     return artifact, _check(folder.name, name, True, f"{len(artifact.manifest.files)} files", "sha256 of each file in the manifest", why)
 
 
-def checks(artifact: Artifact, checkpoint: Checkpoint) -> Iterator[Check]:
-    """What can be known without running anything."""
+def checks(artifact: Artifact, checkpoint: Checkpoint, own: Interface | str) -> Iterator[Check]:
+    """What can be known without running anything. `own`: what the file says of itself, or in words why it cannot be read."""
     manifest, card, who = artifact.manifest, checkpoint.card, artifact.id
     again = f"Export again: toolkit export --format {artifact.format}"
     yield _equal(
@@ -48,10 +48,8 @@ def checks(artifact: Artifact, checkpoint: Checkpoint) -> Iterator[Check]:
         again,
     )
     yield _equal(who, "model", manifest.model, checkpoint.recipe.name, "the manifest may belong to another model", again)
-    try:
-        own = read(artifact)
-    except ArtifactError as error:
-        yield _check(who, READ, False, "not so", "it can", "what cannot be read cannot ship", str(error))
+    if isinstance(own, str):
+        yield _check(who, READ, False, "not so", "it can", "what cannot be read cannot ship", own)
         return
     yield from _labels(artifact, checkpoint, own)
     yield from _features(artifact, checkpoint, own)

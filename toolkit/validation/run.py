@@ -1,58 +1,41 @@
-"""Runs workers: each in its own process, watched for its memory and its time, some at once where asked, or here for tests."""
+"""Ask workers: each artifact is opened in a process of its own, which is watched; or in this one, where a test asks for that."""
 
-import tempfile
 import threading
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from toolkit.errors import ToolkitError
-from toolkit.processes import watched
-from toolkit.validation.worker import Answers, Job, ask
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Of one worker. `memory_bytes`: resident, children included. `jobs`: workers at once, each with a share of the images."""
-
-    seconds: float = 3600.0
-    memory_bytes: int = 16 << 30
-    jobs: int = 1
-
-
-class WorkerLost(Exception):
-    """How a worker ended that gave no answer, with its last words."""
+from toolkit.limits import Limits
+from toolkit.validation.interface import Interface
+from toolkit.validation.worker import INTERFACES, PROGRESS, Answers, Job, ask, interface, rows_of
+from toolkit.workers import Message, WireError, WorkerLost, call
 
 
 def run(job: Job, images: Any, limits: Limits, isolate: bool, update: Callable[[int], None]) -> Answers:
-    """The answers for `images` (N, C, H, W) uint8. Raises WorkerLost, or ToolkitError where not isolated."""
-    with tempfile.TemporaryDirectory() as folder:
-        shards = np.array_split(images, min(limits.jobs, len(images)))
-        done, stop = [0] * len(shards), threading.Event()
+    """The answers for `images` (N, C, H, W) uint8. Raises WorkerLost, or the ToolkitError that the artifact or the runtime raised."""
+    shards = np.array_split(images, min(limits.jobs, len(images)))
+    done, stop = [0] * len(shards), threading.Event()
+    limits = replace(limits, memory_bytes=limits.memory_bytes // len(shards))  # together they may use no more than one
 
-        def one(number: int) -> Answers:
-            def add(count: int) -> None:
-                done[number] = count
-                update(sum(done))
+    def one(number: int) -> Answers:
+        def add(count: int) -> None:
+            done[number] = count
+            update(sum(done))
 
-            place = Path(folder) / str(number)
-            place.mkdir()
-            mine = replace(job, images=str(place / "images.npy"), out=str(place / "answers.npz"))
-            np.save(mine.images, shards[number])
-            return _isolated(mine, limits, stop, add) if isolate else ask(mine, add)
+        return _isolated(job, shards[number], limits, stop, add) if isolate else ask(job, shards[number], add)
 
-        with ThreadPoolExecutor(len(shards)) as pool:
-            try:
-                parts = list(pool.map(one, range(len(shards))))
-            except BaseException:  # Ctrl-C as well: the pool would wait for the other workers to their end
-                stop.set()
-                raise
-    return in_order(parts)
+    with ThreadPoolExecutor(len(shards)) as pool:
+        try:
+            return in_order(list(pool.map(one, range(len(shards)))))
+        except BaseException:  # Ctrl-C as well: the pool would wait for the other workers to their end
+            stop.set()
+            raise
 
 
 def in_order(parts: list[Answers]) -> Answers:
@@ -61,27 +44,41 @@ def in_order(parts: list[Answers]) -> Answers:
     return replace(parts[0], **joined, seconds=max(part.seconds for part in parts))
 
 
-def _isolated(job: Job, limits: Limits, stop: threading.Event, update: Callable[[int], None]) -> Answers:
-    path = Path(job.out).with_suffix(".json")
-    job.save(path)
+def _isolated(job: Job, images: Any, limits: Limits, stop: threading.Event, update: Callable[[int], None]) -> Answers:
+    def heard(kind: str, message: Message) -> None:
+        count = message.fields.get("images")
+        if kind == PROGRESS and type(count) is int:
+            update(min(max(count, 0), len(images)))
 
-    def count(line: bytes) -> None:
-        """A runtime may print as well; only what is a number is ours."""
-        if line.strip().isdigit():
-            update(int(line))
-
-    ended = watched("toolkit.validation", [str(path)], seconds=limits.seconds, memory_bytes=limits.memory_bytes, stop=stop, on_line=count)
-    if ended.reason is not None:
-        raise WorkerLost(ended.reason)
+    found = call("answers", job.message(images), limits=limits, stop=stop, on_message=heard)
     try:
-        return Answers.load(Path(job.out))
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise WorkerLost(f"its process ended well and left no answers ({error}); last words: {ended.last or 'none'}") from error
+        return Answers.of(found, rows_of(job, len(images)), job.classes)
+    except WireError as error:
+        raise WorkerLost(f"its process gave answers that do not fit: {error}") from error
 
 
 def answers_or_reason(job: Job, images: Any, limits: Limits, isolate: bool, update: Callable[[int], None]) -> Answers | str:
     """Answers, or in words why there are none."""
     try:
         return run(job, images, limits, isolate, update)
-    except (WorkerLost, ToolkitError) as error:
+    except ToolkitError as error:
         return str(error)
+
+
+def interfaces(folders: Sequence[Path], limits: Limits, isolate: bool) -> list[Interface | str]:
+    """What the model file of each artifact says of itself, or in words why it cannot be read.
+
+    One worker reads all of them. Where a file takes it down, each is read by a worker of its own, which shows the one to blame.
+    """
+    if not isolate or not folders:
+        return [interface(folder) for folder in folders]
+    try:
+        message = call("interfaces", Message({"folders": [str(folder.absolute()) for folder in folders]}), limits=limits)
+        found = INTERFACES.validate_python(message.fields.get("found"))
+        if len(found) != len(folders):
+            raise WorkerLost(f"{len(found)} answers about {len(folders)} files")
+        return found
+    except (ToolkitError, ValidationError) as error:
+        if len(folders) > 1:
+            return [each for folder in folders for each in interfaces([folder], limits, isolate)]
+        return [f"{folders[0]}: its file took down the process that read it: {error}. Export again"]

@@ -4,7 +4,6 @@ torchrun starts them (toolkit/ranks.py). Each reads the artifact where the first
 """
 
 import os
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,9 +16,10 @@ from toolkit.artifact import MANIFEST
 from toolkit.checkpoint import CARD, sha256_of
 from toolkit.environment import describe
 from toolkit.errors import ToolkitError
+from toolkit.limits import Limits
 from toolkit.ranks import LostRank, Ranks
 from toolkit.validation.result import ValidationResult
-from toolkit.validation.run import Limits, answers_or_reason, in_order
+from toolkit.validation.run import answers_or_reason, in_order
 from toolkit.validation.worker import Answers, Job
 
 PATIENCE_S = 3600.0  # beyond what a worker may take: the first rank judges meanwhile
@@ -86,10 +86,9 @@ class Crew:
             return None
         if _listed(share.job) != share.sha256:
             return f"{share.job.folder} is not what it is on rank 0: several machines need a shared folder"
-        with tempfile.TemporaryDirectory() as folder:
-            np.save(f"{folder}/golden.npy", share.images[:1].astype(np.float32))
-            job = replace(share.job, golden=f"{folder}/golden.npy", pictures=(), pixels="", threads=self.threads)
-            return answers_or_reason(job, share.images, self.limits, self.isolate, lambda done: None)
+        few = share.images[:1].astype(np.float32)
+        job = replace(share.job, golden=few, pictures=(), pixels=few[:0], threads=self.threads)
+        return answers_or_reason(job, share.images, self.limits, self.isolate, lambda done: None)
 
 
 def shared(validation: Callable[[Crew], ValidationResult], ranks: Ranks, limits: Limits, isolate: bool) -> ValidationResult:

@@ -16,15 +16,16 @@ from toolkit.data import Dataset, load, stratified_subset
 from toolkit.environment import describe
 from toolkit.errors import ArtifactError
 from toolkit.gates import allowed, rounding
+from toolkit.limits import Limits
 from toolkit.networks import Classifier, from_checkpoint
-from toolkit.progress import progress
+from toolkit.progress import progress, say
 from toolkit.ranks import Ranks
 from toolkit.recipe import Gates, Recipe
 from toolkit.runtimes import RUNTIMES, Runtime, select
 from toolkit.validation import evidence, files, hypotheses, judge, pictures
 from toolkit.validation.cache import Cache, home
 from toolkit.validation.result import ENDED, REFERENCE, REPORT, Check, RuntimeRow, Unavailable, ValidationResult
-from toolkit.validation.run import Limits
+from toolkit.validation.run import interfaces
 from toolkit.validation.sharing import Crew, shared
 from toolkit.validation.truth import double, golden_of
 from toolkit.validation.worker import Answers, Job
@@ -58,7 +59,7 @@ def validate(
         evidence.write(workspace, result, workspace.reports / REPORT)
         return result
 
-    return shared(validation, ranks or Ranks(), limits or Limits(), isolate)
+    return shared(validation, ranks or Ranks(), (limits or Limits()).fitting(say), isolate)
 
 
 def _result(
@@ -67,13 +68,15 @@ def _result(
     """All levels of all artifacts on all runtimes."""
     rows, checks, unavailable = list[RuntimeRow](), list[Check](), list[Unavailable]()
     found, broken = [Artifact.of_checkpoint(bench.checkpoint)], set[str]()
-    for folder in _folders(workspace, artifacts):
-        artifact, check = files.open_artifact(folder)
+    opened = [(folder, *files.open_artifact(folder)) for folder in _folders(workspace, artifacts)]
+    whole = [folder for folder, artifact, _ in opened if artifact is not None]
+    said = dict(zip(whole, interfaces(whole, bench.crew.limits, bench.crew.isolate), strict=True))
+    for folder, artifact, check in opened:
         checks.append(check)
         if artifact is None:
             broken.add(folder.name)
             continue
-        checks += [*files.checks(artifact, bench.checkpoint), bench.golden_file(artifact)]
+        checks += [*files.checks(artifact, bench.checkpoint, said[folder]), bench.golden_file(artifact)]
         checks.append(files.fits(artifact, bench.checkpoint))
         if checks[-1].passed:
             found.append(artifact)
@@ -184,22 +187,18 @@ class _Bench:
         """(answers or why there are none, whether they were known before)."""
         images = self.data.test_images[indices].numpy()
         place = self.cache.path(artifact, runtime, images, self.golden[0])
-        if (known := self.cache.find(place, len(images), len(self.data.classes))) is not None:
-            return known, True
         job = Job(
-            folder=str(artifact.folder.absolute()), runtime=runtime.id, golden=self._save("golden", self.golden[0]),
-            pictures=tuple(map(str, self.picture_files.values())), threads=self.crew.threads,
-            pixels=self._save("pixels", self.picture_pixels.astype(np.float32)) if self.picture_files else "",
+            folder=str(artifact.folder.absolute()), runtime=runtime.id, golden=self.golden[0], classes=len(self.data.classes),
+            pictures=tuple(map(str, self.picture_files.values())), pixels=self.picture_pixels.astype(np.float32),
+            threads=self.crew.threads,
         )  # fmt: skip
+        if (known := self.cache.find(place, job, len(images))) is not None:
+            return known, True
         with progress(f"{artifact.id} on {runtime.id}", len(images)) as update:
             answers = self.crew.ask(job, images, update)
         if isinstance(answers, Answers):
             self.cache.keep(place, answers)
         return answers, False
-
-    def _save(self, name: str, array: Array) -> str:
-        np.save(self.folder / f"{name}.npy", array)
-        return str(self.folder / f"{name}.npy")
 
     def compare(self, artifact: Artifact, runtime: Runtime) -> tuple[RuntimeRow | None, list[Check]]:
         """One artifact through one runtime; slow runtimes see a stratified subset, which the row says by its `indices`."""

@@ -1,17 +1,17 @@
-"""Everything one runtime is asked of one artifact: `python -m toolkit.validation JOB.json` in a process of its own.
+"""Everything one runtime is asked of one artifact, in a worker (toolkit/workers): nothing is judged here.
 
-A runtime that kills its process, hangs or eats the memory takes nobody with it (run.py watches). Nothing is judged here.
+A runtime that kills its process, hangs or eats the memory takes nobody with it. What comes back is checked by `Answers.of` before
+it is used: whoever opened a stranger's file may say anything.
 """
 
-import json
-import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from toolkit.artifact import Artifact
 from toolkit.checkpoint import Checkpoint
@@ -19,30 +19,43 @@ from toolkit.data.pictures import read_picture
 from toolkit.errors import ArtifactError, ToolkitError
 from toolkit.runtimes import Runtime, Session, find
 from toolkit.tensors import CLASS_LABEL, IMAGE, LOGITS, PROBABILITIES
+from toolkit.validation.interface import Interface, read
+from toolkit.workers.child import Link
+from toolkit.workers.wire import Message, WireError
 
 Array = np.ndarray[Any, Any]
 Update = Callable[[int], None]
 FEW = 8  # images for questions that need no statistics
+MOST_TEXT = 2000  # characters of what a runtime said to one question
+PROGRESS = "done"
 
 
 @dataclass(frozen=True)
 class Job:
-    """Paths as text. `images`: .npy (N, C, H, W) uint8, the test images; `golden`: likewise float32; `pictures`: image files.
+    """What is asked. `golden`: (G, C, H, W) float32. `pictures`: image files, and `pixels` (P, C, H, W) float32 what they hold.
 
-    `pixels`: .npy of what the pictures hold (n, C, H, W) float32; empty where there are none.
+    `folder`: of an artifact, or of a checkpoint. `classes`: how many logits there must be for each image.
     """
 
     folder: str
     runtime: str
-    golden: str
-    pictures: tuple[str, ...]
-    threads: int | None
-    pixels: str = ""
-    images: str = ""
-    out: str = ""
+    golden: Array
+    classes: int
+    pictures: tuple[str, ...] = ()
+    pixels: Array = field(default_factory=lambda: np.empty((0, 1, 1, 1), np.float32))
+    threads: int | None = None
 
-    def save(self, path: Path) -> None:
-        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
+    def message(self, images: Array) -> Message:
+        """With the test images (N, C, H, W) uint8."""
+        fields = {name: value for name, value in vars(self).items() if not isinstance(value, np.ndarray)}
+        return Message(fields, {"golden": self.golden, "pixels": self.pixels, "images": images})
+
+    @classmethod
+    def of(cls, message: Message) -> tuple["Job", Array]:
+        """The job and its test images."""
+        given: dict[str, Any] = {**message.fields, **message.arrays}
+        images = given.pop("images")
+        return cls(**{**given, "pictures": tuple(given["pictures"])}), images
 
     @property
     def artifact(self) -> Artifact:
@@ -74,24 +87,58 @@ class Answers:
     pixels: Array = field(default_factory=lambda: np.empty((0, 0), np.float32))
     labels: Array = field(default_factory=lambda: np.empty(0, "U1"))
 
-    def save(self, path: Path) -> None:
-        texts = json.dumps({"shapes": self.shapes, "refusals": self.refusals, "seconds": self.seconds})
-        arrays: dict[str, Any] = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
-        np.savez(path, texts=np.array(texts), **arrays)
+    def message(self) -> Message:
+        arrays = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        return Message({"shapes": self.shapes, "refusals": self.refusals, "seconds": self.seconds}, arrays)
 
     @classmethod
-    def load(cls, path: Path) -> "Answers":
-        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:  # NumPy leaves a damaged file open
-            texts = json.loads(str(file["texts"]))
-            fields: dict[str, Any] = {name: file[name] for name in file.files if name != "texts"}
-            fields |= {name: tuple((str(a), str(b)) for a, b in texts[name]) for name in ("shapes", "refusals")}
-            return cls(**fields, seconds=float(texts["seconds"]))
+    def of(cls, message: Message, rows: dict[str, Sequence[int]], classes: int) -> "Answers":
+        """Check what came back, or what was kept. `rows`: array → the numbers of rows it may have. Raises WireError."""
+        wanted = {name for name, kind in cls.__annotations__.items() if kind is Array}
+        if set(message.arrays) != wanted or set(message.fields) != {"shapes", "refusals", "seconds"}:
+            raise WireError(f"answers have {', '.join(sorted({*message.arrays, *message.fields}))}")
+        for name, array in message.arrays.items():
+            if name == "labels":
+                fits = array.dtype.kind == "U" and array.ndim == 1
+            else:
+                empty = array.ndim == 2 and not len(array)
+                fits = array.dtype == np.float32 and (empty or array.shape[1:] == (classes,))
+            if not fits or len(array) not in rows[name]:
+                raise WireError(f"answers have {name} {array.dtype} {array.shape} for {classes} classes and {list(rows[name])} rows")
+        if message.arrays["singly"].shape != message.arrays["backwards"].shape:
+            raise WireError("answers to the same images one by one and backwards are not as many")
+        try:
+            texts = {name: _PAIRS.validate_python(message.fields[name]) for name in ("shapes", "refusals")}
+            seconds = _SECONDS.validate_python(message.fields["seconds"])
+        except ValidationError as error:
+            raise WireError(f"answers cannot be read: {error.errors(include_url=False)[0]['msg']}") from error
+        cut = {name: tuple((one[:MOST_TEXT], other[:MOST_TEXT]) for one, other in pairs) for name, pairs in texts.items()}
+        values: dict[str, Any] = {**message.arrays, **cut, "seconds": seconds}
+        return cls(**values)
 
 
-def ask(job: Job, update: Update) -> Answers:
-    """Raises ToolkitError when the artifact or the runtime refuses what every artifact must do."""
-    artifact, runtime = job.artifact, find(job.runtime)
-    images, golden = np.load(job.images), np.load(job.golden)
+_PAIRS = TypeAdapter(tuple[tuple[str, str], ...])
+_SECONDS = TypeAdapter(float)
+
+
+def rows_of(job: Job, images: int) -> dict[str, Sequence[int]]:
+    """How many rows each array of the answers to `job` on so many images has; 0 where there may be no such answer."""
+    golden, few = len(job.golden), min(FEW, len(job.golden))
+    return {
+        "logits": (images,), "probabilities": (images,), "labels": (0, images), "golden": (golden,), "golden_probabilities": (golden,),
+        "singly": (few,), "backwards": (few,), "pictures": (len(job.pictures),), "app": (0, 1), "pixels": (len(job.pixels),),
+    }  # fmt: skip
+
+
+def answer(request: Message, link: Link) -> Message:
+    """The task `answers`. It says how many test images are done."""
+    job, images = Job.of(request)
+    return ask(job, images, lambda done: link.tell(PROGRESS, images=done)).message()
+
+
+def ask(job: Job, images: Array, update: Update) -> Answers:
+    """The answers for `images` (N, C, H, W) uint8. Raises ToolkitError when artifact or runtime refuse what every artifact must do."""
+    artifact, runtime, golden = job.artifact, find(job.runtime), job.golden
     session = runtime.open(artifact, job.threads)
     try:
         golden_logits, golden_probabilities, _, _ = _run(session, runtime, golden, artifact, lambda done: None)
@@ -102,9 +149,9 @@ def ask(job: Job, update: Update) -> Answers:
         pictures = [read_picture(Path(path), shape, invert=False).pixels for path in job.pictures]  # type: ignore[arg-type]
         found = [session({IMAGE: picture[None]})[LOGITS] for picture in pictures]
         app = _as_an_app(session, artifact, pictures[0]) if pictures else None
-        pixels = [session({IMAGE: each[None]})[LOGITS] for each in np.load(job.pixels)] if job.pixels else []
+        pixels = [session({IMAGE: each[None]})[LOGITS] for each in job.pixels]
         logits, probabilities, labels, seconds = _run(session, runtime, images, artifact, update)
-        return Answers(
+        return _float32(
             logits=logits, probabilities=probabilities, golden=golden_logits, golden_probabilities=golden_probabilities,
             singly=singly, backwards=backwards, pictures=np.concatenate(found) if found else golden_logits[:0],
             app=golden_logits[:0] if app is None else app, shapes=_shapes(session, golden),
@@ -113,6 +160,15 @@ def ask(job: Job, update: Update) -> Answers:
         )  # fmt: skip
     finally:
         session.close()
+
+
+def _float32(**fields: Any) -> Answers:
+    """A runtime may give its logits in another number format."""
+    values: dict[str, Any] = {
+        name: value.astype(np.float32) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
+        for name, value in fields.items()
+    }
+    return Answers(**values)
 
 
 def _run(session: Session, runtime: Runtime, images: Array, artifact: Artifact, update: Update) -> tuple[Array, Array, Array, float]:
@@ -174,12 +230,16 @@ def _outcome(session: Session, images: Array) -> str:
         return f"{type(error).__name__}: {error}"
 
 
-def main() -> int:
-    """Standard output has one number a line, how many images are done; the answers go into a file."""
-    job = Job(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+def interfaces(request: Message, link: Link) -> Message:
+    """The task `interfaces`: of each artifact's folder what its file says of itself, or in words why it cannot be read."""
+    return Message({"found": INTERFACES.dump_python([interface(Path(folder)) for folder in request.fields["folders"]], mode="json")})
+
+
+def interface(folder: Path) -> Interface | str:
     try:
-        ask(job, lambda done: print(done, flush=True)).save(Path(job.out))
-    except ToolkitError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+        return read(Artifact.open(folder))
+    except ArtifactError as error:
+        return str(error)
+
+
+INTERFACES = TypeAdapter(list[Interface | str])

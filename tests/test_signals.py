@@ -1,11 +1,11 @@
-"""Programs of ours end with us. What they say and how they end: tests/validation/test_run.py, tests/bench/test_rounds.py."""
+"""Commands end with the system that asks for it. How workers end: tests/workers/."""
 
 import os
 import signal
 
 import pytest
 
-from toolkit.processes import terminable
+from toolkit.signals import terminable
 
 
 @pytest.fixture(autouse=True)
