@@ -15,7 +15,7 @@ from toolkit.bench.result import Round
 from toolkit.bench.sensors import cool_down
 from toolkit.bench.worker import END, READY, TURN, Job, round_of
 from toolkit.errors import ToolkitError
-from toolkit.limits import Limits, memory_bytes
+from toolkit.limits import Limits, memory_bytes, seconds
 from toolkit.workers import Message, WireError, Worker, started
 from toolkit.workers.child import RESULT
 from toolkit.workers.supervisor import EXIT_S
@@ -41,7 +41,7 @@ def take(
         if tell is not None:
             alive[place].tell(tell)
         try:
-            return alive[place].hear(kind, limit_s + 2 * jobs[place].seconds)
+            return alive[place].hear(kind, min(limit_s, seconds()) + 2 * jobs[place].seconds)
         except ToolkitError as gone:
             outcomes[place] = str(gone)
             alive.pop(place).close()

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from toolkit import errors
 from toolkit.errors import ToolkitError
-from toolkit.limits import Limits
+from toolkit.limits import MEMORY_VARIABLE, SECONDS_VARIABLE, Limits
 from toolkit.printable import printable
 from toolkit.signals import signal_name
 from toolkit.workers import wire
@@ -229,9 +229,11 @@ class Worker:
         if self._stop is not None and self._stop.is_set():
             return "was stopped with the others"
         if time.monotonic() > deadline:
-            return f"did not end within {self._limits.seconds:g} s and was stopped"
+            return f"did not end within {self._limits.seconds:g} s and was stopped ({SECONDS_VARIABLE} raises the limit)"
         if used > (most := self._limits.memory_bytes):
-            return f"used {used / 2**30:.1f} GiB of memory, allowed {most / 2**30:.1f}, and was stopped"
+            return (
+                f"used {used / 2**30:.1f} GiB of memory, allowed {most / 2**30:.1f}, and was stopped ({MEMORY_VARIABLE} raises the limit)"
+            )
         if os.fstat(self._words.fileno()).st_size > MAX_SAID_BYTES:
             return f"said more than {MAX_SAID_BYTES >> 20} MiB and was stopped"
         return None
