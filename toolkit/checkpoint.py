@@ -136,7 +136,7 @@ class Checkpoint:
 
 
 def write_checkpoint(folder: Path, weights: "dict[str, torch.Tensor]", card: dict[str, Any], resume: dict[str, Any] | None) -> Checkpoint:
-    """Fills an empty `folder` (see workspace.replacing_folder) and opens what it wrote."""
+    """Fills an empty `folder` (see toolkit.writing.replacing_folder) and opens what it wrote."""
     import torch
     from safetensors.torch import save_file
 

@@ -7,6 +7,7 @@
     ├── CheckpointError     a checkpoint that cannot be read
     ├── ArtifactError       an exported file that is damaged or is something else
     ├── ExportError         a conversion that failed, or whose result is not the model
+    ├── DiskError           a place that cannot be written: full, read-only, failing
     └── RuntimeUnavailable  a runtime that cannot run on this machine
 
 A message says what happened, the value seen, and what to do. What the system refuses (a full disk, no permission, no memory) is one
@@ -44,6 +45,10 @@ class ArtifactError(ToolkitError):
 
 class ExportError(ToolkitError):
     """A conversion that failed, or whose file does not compute what PyTorch computes."""
+
+
+class DiskError(ToolkitError):
+    """A place that cannot be written: the disk is full, read-only or failing, or something is in the way."""
 
 
 class RuntimeUnavailable(ToolkitError):

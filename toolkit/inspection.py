@@ -8,6 +8,8 @@ from pydantic import TypeAdapter, ValidationError
 from toolkit.artifact import MANIFEST, Artifact
 from toolkit.checkpoint import CARD, Checkpoint
 from toolkit.errors import ToolkitError
+from toolkit.scratch import put_back
+from toolkit.selection import checkpoint_of
 from toolkit.workers import Message, WorkerLost, call
 from toolkit.workers.child import Link
 from toolkit.workspace import Workspace, known_models
@@ -42,14 +44,15 @@ def task(request: Message, link: Link) -> Message:
 
 
 def _inspect(path: Path) -> Facts:
+    put_back(path.parent)
     if (path / MANIFEST).is_file():
         return _artifact(Artifact.open(path))
     if (path / CARD).is_file():
         return _checkpoint(Checkpoint.open(path))
     if str(path) in known_models():
-        return _checkpoint(Checkpoint.open(Workspace.of(str(path)).checkpoint))
+        return _checkpoint(checkpoint_of(Workspace.of(str(path))))
     if (path / "recipe.toml").is_file():
-        return _checkpoint(Checkpoint.open(Workspace(path, path / "recipe.toml").checkpoint))
+        return _checkpoint(checkpoint_of(Workspace(path, path / "recipe.toml")))
     raise ToolkitError(f"{path} is neither an artifact ({MANIFEST}), nor a checkpoint ({CARD}), nor a model ({', '.join(known_models())})")
 
 

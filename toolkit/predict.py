@@ -9,11 +9,10 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from toolkit.checkpoint import Checkpoint
 from toolkit.data.pictures import read_picture
 from toolkit.errors import ArtifactError
 from toolkit.runtimes import find
-from toolkit.selection import artifacts_of
+from toolkit.selection import artifacts_of, checkpoint_of
 from toolkit.tensors import IMAGE, PROBABILITIES
 from toolkit.workers import Message, WorkerLost, call
 from toolkit.workers.child import Link
@@ -73,7 +72,7 @@ def task(request: Message, link: Link) -> Message:
 
 def _predict(workspace: Workspace, images: Sequence[Path], runtime: str, artifact: str | None, invert: bool | None) -> PredictResult:
     chosen = find(runtime)
-    checkpoint = Checkpoint.open(workspace.checkpoint)
+    checkpoint = checkpoint_of(workspace)
     found = [each for each in artifacts_of(workspace, checkpoint, [artifact] if artifact else None) if artifact in (None, each.id)]
     readable = [each for each in found if each.format == chosen.reads]
     if artifact and not readable:

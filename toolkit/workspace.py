@@ -4,17 +4,12 @@ The folder of models is `TOOLKIT_MODELS`, else `./models`. The shipped recipes t
 command works from any folder; what is trained is then written under `./models/<name>/`.
 """
 
-import contextlib
-import fcntl
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolkit.errors import RecipeError, ToolkitError
+from toolkit.errors import RecipeError
+from toolkit.writing import write_text
 
 DEFAULT_MODEL = "resnet18-mnist"
 
@@ -94,119 +89,4 @@ def keep_recipe(workspace: Workspace) -> None:
     """
     own = workspace.folder / "recipe.toml"
     if not os.path.lexists(own):
-        write_text(own, workspace.recipe.read_text(encoding="utf-8"))
-
-
-@contextmanager
-def replacing_folder(target: Path, once_whole: Callable[[], None] = lambda: None) -> Iterator[Path]:
-    """A new, empty folder to fill; it takes the place of `target` when the block ends well, and vanishes otherwise.
-
-    Whoever looks at `target` sees the old folder or the new one, never a half-written one. `once_whole` changes what is to change
-    together with it, when all of it is on the disk and nothing is left but to rename it.
-    """
-    target = target.resolve()  # a link to another disk stays a link
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise _unwritable(target.parent, error) from error
-    try:
-        yield fresh
-        fresh.chmod(0o755)  # mkdtemp makes folders for their owner only
-        _onto_the_disk(fresh)
-        once_whole()
-        old = fresh.with_name(fresh.name + ".old")
-        if target.exists():
-            target.rename(old)
-        try:
-            fresh.rename(target)
-        except BaseException:
-            if old.exists():
-                old.rename(target)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
-def _onto_the_disk(folder: Path) -> None:
-    """All of it, before it takes the place of what is there: a power cut must not leave the new name with nothing behind it."""
-    for path in folder.rglob("*"):
-        if path.is_file() and not path.is_symlink():
-            _settle(path)
-    for path in [*folder.rglob("*/"), folder]:
-        with contextlib.suppress(OSError):  # not every file system can do that with a folder
-            _settle(path)
-
-
-def _settle(path: Path) -> None:
-    number = os.open(path, os.O_RDONLY)
-    try:
-        _sync(number)
-    finally:
-        os.close(number)
-
-
-def _sync(number: int) -> None:
-    """fsync; on macOS that leaves all in the drive's cache, and F_FULLFSYNC does not."""
-    os.fsync(number)
-    if hasattr(fcntl, "F_FULLFSYNC"):
-        with contextlib.suppress(OSError):  # not every file system can
-            fcntl.fcntl(number, fcntl.F_FULLFSYNC)
-
-
-@contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """One run at a time writes into a folder, which is made where it is missing. Raises ToolkitError while another one does."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        number = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-    try:
-        try:
-            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it however the process ends
-        except BlockingIOError as error:
-            raise ToolkitError(f"another run is training into {folder}. Wait for it, stop it, or name another folder") from error
-        yield
-    finally:
-        os.close(number)
-
-
-def recover(target: Path) -> None:
-    """What a process that was killed inside `replacing_folder` left beside `target` is put right, or removed.
-
-    Between its two renames `target` is missing for a moment, and the old folder lies beside it under another name.
-    """
-    target = target.resolve()
-    left = sorted(target.parent.glob(f".{target.name}.*"))
-    for old in [path for path in left if path.name.endswith(".old")]:
-        if not target.exists():
-            try:
-                old.rename(target)
-            except OSError as error:
-                raise _unwritable(target, error) from error
-    for path in left:
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def write_text(target: Path, text: str) -> None:
-    """Writes a whole file or nothing. Raises ToolkitError where nothing can be written."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=target.parent, prefix=f".{target.name}.", encoding="utf-8", delete=False) as file:
-            try:
-                file.write(text)
-                file.flush()
-                _sync(file.fileno())
-                Path(file.name).chmod(0o644)
-                Path(file.name).replace(target)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        raise _unwritable(target, error) from error
-
-
-def _unwritable(target: Path, error: OSError) -> ToolkitError:
-    return ToolkitError(f"cannot write to {target}: {error.strerror}. Name another place, or another folder of models with TOOLKIT_MODELS")
+        write_text(own, workspace.recipe.read_text(encoding="utf-8"), workspace.folder)

@@ -14,7 +14,7 @@ from toolkit.debug.program import read
 from toolkit.errors import ToolkitError
 from toolkit.export import Options, export
 from toolkit.faults.fault import sign
-from toolkit.workspace import replacing_folder
+from toolkit.writing import replacing_folder
 
 pytestmark = pytest.mark.skipif(find_spec("coreai_torch") is None, reason="coreai-torch is not installed")
 
@@ -48,7 +48,7 @@ def test_a_layer_of_other_weights_is_named(exported_copy, weight, culprit, modul
     checkpoint = Checkpoint.open(exported_copy.checkpoint)
     weights = {name: tensor.clone() for name, tensor in checkpoint.weights().items()}
     weights[weight] *= 1.01
-    with replacing_folder(exported_copy.checkpoint) as spoilt:
+    with replacing_folder(exported_copy.checkpoint, exported_copy.folder) as spoilt:
         write_checkpoint(spoilt, weights, checkpoint.card.model_dump(exclude={"weights_sha256", "schema_version"}), None)
     export(exported_copy, ["coreai"], Options())
     shutil.rmtree(exported_copy.checkpoint)

@@ -11,7 +11,7 @@ from toolkit.debug.precision import unfit
 from toolkit.debug.program import Op
 from toolkit.export import Options, export
 from toolkit.faults import FAULTS
-from toolkit.workspace import replacing_folder
+from toolkit.writing import replacing_folder
 
 WEIGHT = np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32)
 
@@ -39,7 +39,7 @@ def test_a_network_that_fp16_cannot_hold_is_named_so_and_the_repair_passes_a_rea
     for name in ("network.1.weight", "network.1.bias"):
         weights[name] *= 2.0**bits
     weights["network.3.weight"] *= 2.0**-bits
-    with replacing_folder(exported_copy.checkpoint) as folder:
+    with replacing_folder(exported_copy.checkpoint, exported_copy.folder) as folder:
         write_checkpoint(folder, weights, checkpoint.card.model_dump(exclude={"weights_sha256", "schema_version"}), None)
     with monkeypatch.context() as unproved:
         unproved.setattr(import_module("toolkit.export.export"), "_prove", lambda *given: 0.0)

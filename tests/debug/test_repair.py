@@ -13,7 +13,7 @@ from toolkit.debug import debug, export_repaired, hazards
 from toolkit.debug.repair import minimised
 from toolkit.errors import ExportError
 from toolkit.export import Options, export
-from toolkit.workspace import replacing_folder
+from toolkit.writing import replacing_folder
 
 
 @pytest.mark.parametrize("needed", [{"c"}, {"a", "h"}, {"b", "c", "d"}, set("abcdefgh")])
@@ -39,7 +39,7 @@ def hot(exported_copy):
         weights[f"network.1.{name}"] *= 2.0**13  # the batch-norm that is folded into the first convolution
     weights["network.3.weight"] *= 2.0**-13
     card = checkpoint.card.model_dump(exclude={"weights_sha256", "schema_version"})
-    with replacing_folder(exported_copy.checkpoint) as folder:
+    with replacing_folder(exported_copy.checkpoint, exported_copy.folder) as folder:
         write_checkpoint(folder, weights, card, None)
     return exported_copy
 

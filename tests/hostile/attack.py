@@ -34,6 +34,7 @@ class Attack:
     command: str
     code: int = BAD_INPUT
     says: str = ""
+    spares: bool = False  # nothing inside the model's folder is changed either
     unsaid: str = r"(?!)"  # a regular expression that must not match
 
 
@@ -84,7 +85,7 @@ def carry_out(attack: Attack, model: Path, capfd: pytest.CaptureFixture[str]) ->
     out = home / "out"
     out.mkdir()
     attack.plant(model)
-    before = digest(home, model)
+    before, inside = digest(home, model), digest(model, out)
     capfd.readouterr()
     words = [word.format(model=model, out=out) for word in shlex.split(attack.command)]
     with pytest.raises(SystemExit) as ended:
@@ -98,4 +99,5 @@ def carry_out(attack: Attack, model: Path, capfd: pytest.CaptureFixture[str]) ->
     assert "\x1b" not in said, "an ESC sequence reached the terminal"
     after = {name: what for name, what in digest(home, model).items() if not name.startswith("out/")}
     assert after == before, "something outside the model's folder was changed"
+    assert not attack.spares or digest(model, out) == inside, "something inside the model's folder was changed"
     assert [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE] == [], "a process was left"

@@ -12,7 +12,8 @@ from toolkit.bench.result import Arm, BenchResult, Skipped
 from toolkit.checkpoint import Checkpoint
 from toolkit.data import load
 from toolkit.validation.result import Check, Figures, RuntimeRow, Unavailable, ValidationResult
-from toolkit.workspace import Workspace, write_text
+from toolkit.workspace import Workspace
+from toolkit.writing import write_text
 
 ENVIRONMENT = {"processor": "Test 9000", "cores": "8", "memory": "16 GiB", "system": "TestOS", "python": "3.11.0", "torch": "2.9.9"}
 WHY_NOT = "Core ML needs macOS 13 or later"

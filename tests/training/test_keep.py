@@ -12,7 +12,8 @@ from toolkit.checkpoint import CARD, WEIGHTS, Checkpoint
 from toolkit.errors import CheckpointError, ToolkitError
 from toolkit.recipe import Recipe
 from toolkit.training import TrainResult, train, train_seeds
-from toolkit.workspace import Workspace, alone_in
+from toolkit.workspace import Workspace
+from toolkit.writing import alone_in
 
 
 def test_a_new_run_starts_a_new_log(fresh, short, records):
@@ -86,7 +87,7 @@ def test_what_cannot_be_written_is_one_message_and_nothing_is_changed(fresh, sho
         return replace(self, target)
 
     if fault == "the disk itself":
-        monkeypatch.setattr("toolkit.workspace._onto_the_disk", full)
+        monkeypatch.setattr("toolkit.writing._onto_the_disk", full)
     else:
         monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(CheckpointError, match="No space left on device"):

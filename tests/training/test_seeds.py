@@ -10,7 +10,8 @@ from toolkit.checkpoint import RESUME, Checkpoint
 from toolkit.errors import CheckpointError, RecipeError, ToolkitError
 from toolkit.recipe import Recipe
 from toolkit.training import train_seeds
-from toolkit.workspace import Workspace, alone_in
+from toolkit.workspace import Workspace
+from toolkit.writing import alone_in
 
 SHORT = ("train.subset=64", "train.batch_size=16", "train.epochs=1", "train.seed=5")
 

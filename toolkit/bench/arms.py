@@ -17,7 +17,7 @@ from toolkit.gates import allowed
 from toolkit.recipe import Gates, Recipe
 from toolkit.runtimes import Runtime, select
 from toolkit.runtimes.files import READS, Shapes, format_of
-from toolkit.selection import artifacts_of
+from toolkit.selection import artifacts_of, checkpoint_of
 from toolkit.workspace import Workspace
 
 NOT_A_DEVICE = "it computes results on this machine's CPU, not a device's latencies"
@@ -70,7 +70,7 @@ def of_model(
     workspace: Workspace, runtimes: Sequence[str] | None, artifacts: Sequence[str] | None, options: Options, folder: Path
 ) -> tuple[list[Plan], list[Skipped], Checkpoint]:
     """Arms of a checkpoint and its artifacts. `folder`: for what must be made. Raises RuntimeUnavailable where there are none."""
-    chosen, checkpoint = select(runtimes), Checkpoint.open(workspace.checkpoint)
+    chosen, checkpoint = select(runtimes), checkpoint_of(workspace)
     gates, there = Recipe.read(workspace.recipe).gates, artifacts_of(workspace, checkpoint, artifacts)
     pairs, skipped = list[tuple[Artifact, Runtime]](), list[Skipped]()
     for runtime in chosen:

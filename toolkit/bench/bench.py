@@ -22,7 +22,8 @@ from toolkit.environment import describe
 from toolkit.errors import ToolkitError
 from toolkit.progress import say
 from toolkit.runtimes.files import Shapes, sha256_of_model
-from toolkit.workspace import Workspace, write_text
+from toolkit.workspace import Workspace
+from toolkit.writing import check_files, write_text
 
 PILOT = -1
 Show = Callable[[BenchResult, str], None]
@@ -44,7 +45,9 @@ def bench(
         plans, skipped, checkpoint = of_model(workspace, runtimes, artifacts, options, Path(folder))
         sha256 = checkpoint.card.weights_sha256
         about = {"model": checkpoint.recipe.name, "checkpoint_sha256": sha256, "file_sha256": None, "skipped": skipped}
-        return _measure(plans, options, about, earlier, place_for(workspace.reports, REPORT, options, sha256, against), show)
+        return _measure(
+            plans, options, about, earlier, place_for(workspace.reports, REPORT, options, sha256, against), show, workspace.folder
+        )
 
 
 def bench_file(
@@ -65,7 +68,8 @@ def bench_file(
 
 
 def _measure(
-    plans: list[Plan], options: Options, about: dict[str, Any], earlier: Earlier | None, out: Path, show: Show | None
+    plans: list[Plan], options: Options, about: dict[str, Any], earlier: Earlier | None, out: Path, show: Show | None,
+    root: Path | None = None,
 ) -> BenchResult:  # fmt: skip
     if options.loadgen:
         loadgen.require()
@@ -76,6 +80,7 @@ def _measure(
         load_average_after=[],
     )  # fmt: skip
     result = _asked(result, options, earlier)
+    check_files(root or out.parent, out)
     writable(out)
     try:
         result = _rounds(result, plans, options, show)
@@ -86,7 +91,7 @@ def _measure(
     result = judged(result.model_copy(update={"load_average_after": list(os.getloadavg())}))
     if worth_keeping(result, out):
         out = place_of(result, out, earlier[0] if earlier else None)
-        write_text(out, result.model_dump_json(indent=1))
+        write_text(out, result.model_dump_json(indent=1), root)
         say(f"every sample is in {out}")
     else:
         say(f"no round was measured, so nothing was written to {out}")

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from toolkit.artifact import MANIFEST, Artifact
-from toolkit.checkpoint import Checkpoint
 from toolkit.data import load, stratified_subset
 from toolkit.debug.program import Op, read
 from toolkit.debug.result import Hazard, HazardsResult
@@ -17,6 +16,7 @@ from toolkit.errors import ToolkitError
 from toolkit.mil import ReferenceEvaluator
 from toolkit.progress import progress
 from toolkit.runtimes.coreml import picture
+from toolkit.selection import artifact_folders, checkpoint_of
 from toolkit.tensors import IMAGE
 from toolkit.workspace import Workspace
 
@@ -75,10 +75,10 @@ class Range:
 def hazards(workspace: Workspace, *, images: int = IMAGES, data_dir: Path | None = None) -> HazardsResult:
     """Runs a Core ML artifact in float32 on test images, evenly over the classes. Raises ToolkitError where there is none."""
     started = time.monotonic()
-    there = sorted(path.parent for path in workspace.exports.glob(f"coreml-*/{MANIFEST}"))
+    there = [path for path in artifact_folders(workspace) if path.name.startswith("coreml-") and (path / MANIFEST).is_file()]
     if not there:
         raise ToolkitError(f"there is no Core ML artifact in {workspace.exports} to look into: toolkit export --format coreml")
-    artifact, checkpoint = Artifact.open(there[0]), Checkpoint.open(workspace.checkpoint)
+    artifact, checkpoint = Artifact.open(there[0]), checkpoint_of(workspace)
     data = load(checkpoint.recipe.data.set, data_dir)
     chosen = data.test_images[stratified_subset(data.test_labels, images)].numpy().astype(np.float32)
     evaluator = ReferenceEvaluator(artifact.entry, mode="fp32")

@@ -16,7 +16,7 @@ from toolkit.debug.explain import twin
 from toolkit.debug.precision import unfit
 from toolkit.debug.program import NEUTRAL, Op
 from toolkit.errors import ExportError
-from toolkit.export import EXPORTERS, ExportResult, Options, export
+from toolkit.export import EXPORTERS, ExportResult, Options, check_writable, export
 from toolkit.export.formats import Source
 from toolkit.gates import allowed
 from toolkit.golden import golden
@@ -25,6 +25,7 @@ from toolkit.mil.program import load_program
 from toolkit.networks import WithProbabilities, from_checkpoint
 from toolkit.progress import say
 from toolkit.recipe import Recipe
+from toolkit.selection import checkpoint_of
 from toolkit.tensors import LOGITS
 from toolkit.workspace import Workspace
 
@@ -135,7 +136,8 @@ def export_repaired(workspace: Workspace, options: Options, *, data_dir: Path | 
 
     Raises ExportError where no set of ops brings it there.
     """
-    checkpoint = Checkpoint.open(workspace.checkpoint)
+    checkpoint = checkpoint_of(workspace)
+    check_writable(workspace, checkpoint, {"coreml": "fp16"}, options)
     classifier = from_checkpoint(checkpoint)
     images, truth = golden(classifier, load(checkpoint.recipe.data.set, data_dir))
     with tempfile.TemporaryDirectory() as folder:

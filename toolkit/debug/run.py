@@ -24,6 +24,7 @@ from toolkit.errors import ArtifactError, DataError, ExportError
 from toolkit.gates import Allowed, allowed
 from toolkit.progress import say
 from toolkit.recipe import Recipe
+from toolkit.selection import artifact_folders, checkpoint_of
 from toolkit.validation.result import REPORT, ValidationResult
 from toolkit.validation.truth import double
 from toolkit.workspace import Workspace
@@ -42,10 +43,8 @@ def debug(
     `tell` is given what the user should know meanwhile.
     """
     started = time.monotonic()
-    if not (workspace.exports / name).is_dir():
-        there = ", ".join(sorted(path.name for path in workspace.exports.glob("*") if path.is_dir())) or "none"
-        raise ArtifactError(f"there is no artifact {name!r} in {workspace.exports}; there are: {there}")
-    artifact, checkpoint = Artifact.open(workspace.exports / name), Checkpoint.open(workspace.checkpoint)
+    (folder,) = artifact_folders(workspace, [name])
+    artifact, checkpoint = Artifact.open(folder), checkpoint_of(workspace)
     if artifact.manifest.checkpoint_sha256 != checkpoint.card.weights_sha256:
         raise ArtifactError(
             f"{artifact.id} was made from another checkpoint ({artifact.manifest.checkpoint_sha256[:12]}) than {checkpoint.folder} "

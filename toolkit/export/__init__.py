@@ -3,7 +3,7 @@
 To add a format: a module with `convert` (see formats.py) and a line in EXPORTERS.
 """
 
-from toolkit.export.export import ExportResult, export
+from toolkit.export.export import ExportResult, check_writable, export
 from toolkit.export.formats import EXPORTERS, Options
 
-__all__ = ["EXPORTERS", "ExportResult", "Options", "export"]
+__all__ = ["EXPORTERS", "ExportResult", "Options", "check_writable", "export"]

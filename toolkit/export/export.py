@@ -1,8 +1,7 @@
 """The verb: convert, run the result on the golden images, and only then let it take its place under exports/."""
 
-import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from toolkit.artifact import KEPT, Artifact, describe_preprocessing, write_artifact
 from toolkit.checkpoint import Checkpoint
 from toolkit.data import load
+from toolkit.disks import SLACK_BYTES, blamed, require_room
 from toolkit.errors import ArtifactError, ExportError
 from toolkit.export.formats import EXPORTERS, Exporter, Options, Source, check, find
 from toolkit.gates import allowed
@@ -21,8 +21,12 @@ from toolkit.networks import WithProbabilities, from_checkpoint
 from toolkit.progress import say
 from toolkit.recipe import Gates, Recipe
 from toolkit.runtimes import find as find_runtime
-from toolkit.workspace import Workspace, replacing_folder
+from toolkit.scratch import recover, remove
+from toolkit.selection import checkpoint_of
+from toolkit.workspace import Workspace
+from toolkit.writing import alone_in, check_place, replacing_folder
 
+COPIES = 2  # of the weights, beside each artifact: what the converter keeps until it is done, and what it makes of it
 Golden = tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]
 
 
@@ -44,46 +48,61 @@ def export(workspace: Workspace, formats: Sequence[str], options: Options, *, da
     precisions = {name: check(name, options) for name in formats}  # all of them, before the first conversion
     if options.minimum_target and "coreml" not in precisions:
         raise ExportError(f"--target {options.minimum_target} is for Core ML files only; --format coreml was not given")
-    checkpoint, gates = Checkpoint.open(workspace.checkpoint), Recipe.read(workspace.recipe).gates
+    checkpoint, gates = checkpoint_of(workspace), Recipe.read(workspace.recipe).gates
+    check_writable(workspace, checkpoint, precisions, options)
     notes = []
     if not checkpoint.card.finished:
         notes.append(f"training had not finished ({checkpoint.card.epochs_done:.2f} of {checkpoint.recipe.train.epochs} epochs)")
     classifier = from_checkpoint(checkpoint)
     truth = golden(classifier, load(checkpoint.recipe.data.set, data_dir))
     model = WithProbabilities(classifier).eval()
-    return [
-        _export(
-            workspace,
-            find(name),
-            name,
-            truth,
-            gates,
-            Source(checkpoint=checkpoint, model=model, precision=precision, options=options),
-            notes,
-        )
-        for name, precision in precisions.items()
-    ]
+    with alone_in(workspace.exports, wait=f"another export is writing into {workspace.exports}: waiting for its end"):
+        recover(workspace.exports)
+        return [
+            _export(
+                workspace, find(name), name, truth, gates,
+                Source(checkpoint=checkpoint, model=model, precision=precision, options=options), notes,
+            )
+            for name, precision in precisions.items()
+        ]  # fmt: skip
+
+
+def _target(workspace: Workspace, name: str, precision: str, options: Options) -> Path:
+    variant = precision + ("-tensor" if name == "coreml" and options.input_kind == "tensor" else "")
+    return workspace.exports / f"{name}-{variant}"
+
+
+def check_writable(workspace: Workspace, checkpoint: Checkpoint, precisions: Mapping[str, str], options: Options) -> None:
+    """Raises ToolkitError where an artifact could not take its place: before anything is computed."""
+    for name, precision in precisions.items():
+        check_place(_target(workspace, name, precision, options), workspace.folder, folder=True)
+    weights = checkpoint.weights_path.stat().st_size if checkpoint.weights_path.is_file() else 0  # a missing file has its own message
+    largest = max(weights // (2 if precision == "fp16" else 1) for precision in precisions.values())
+    require_room(workspace.exports, (COPIES + len(precisions)) * weights + SLACK_BYTES, largest)
 
 
 def _export(
     workspace: Workspace, exporter: Exporter, name: str, truth: Golden, gates: Gates, source: Source, notes: list[str]
 ) -> ExportResult:
-    variant = source.precision + ("-tensor" if name == "coreml" and source.options.input_kind == "tensor" else "")
-    target = workspace.exports / f"{name}-{variant}"
+    target = _target(workspace, name, source.precision, source.options)
     say(f"exporting {target.name} …")
     started, failures = time.monotonic(), list[str]()
     unproved = find_runtime(exporter.prover).why_not()
     notes = _kept(source) + notes
     if unproved:
         notes.append(f"not run here before it was accepted: {exporter.prover} cannot run here: {unproved}")
-    with replacing_folder(target) as folder:
+    with replacing_folder(target, workspace.folder) as folder:
         for route in exporter.routes:
             for leftover in folder.iterdir():  # of the route that failed before
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+                remove(leftover)
             try:
                 artifact = _write(exporter, name, source, route, folder, truth, [*notes, *failures])
                 error = None if unproved else _prove(artifact, exporter, source, truth, gates)
-            except (ExportError, ArtifactError) as failure:  # ArtifactError: a file that its prover does not load or run
+            except Exception as failure:
+                if (full := blamed(failure, target)) is not None:
+                    raise full from failure
+                if not isinstance(failure, (ExportError, ArtifactError)):  # ArtifactError: a file that its prover does not load or run
+                    raise
                 failures.append(f"route {route}: {failure}")
                 say(f"{target.name}: {failures[-1]}")
                 continue

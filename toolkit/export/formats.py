@@ -1,5 +1,8 @@
 """EXPORTERS: the formats there are, how each can be made, and which runtime proves the result."""
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -58,8 +61,21 @@ class Exporter:
     packages: tuple[str, ...]
 
     def convert(self, source: Source, route: str, folder: Path) -> Converted:
+        """Fills `folder`. What the converters leave in temporary folders, and do not always remove, vanishes with it."""
         module: Any = import_module(self.module)
-        return module.convert(source, route, folder)  # type: ignore[no-any-return]
+        with _temporary_files_in(folder):
+            return module.convert(source, route, folder)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _temporary_files_in(folder: Path) -> Iterator[None]:
+    """In a folder of their own that is removed at the end."""
+    before = tempfile.tempdir
+    with tempfile.TemporaryDirectory(prefix=".converting-", dir=folder) as tempfile.tempdir:
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
 
 
 _HOME = "toolkit.export"

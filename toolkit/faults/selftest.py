@@ -20,6 +20,7 @@ from toolkit.export import EXPORTERS
 from toolkit.faults.fault import BOTH, Fault, NotApplicable, Planted, read_manifest
 from toolkit.faults.table import FAULTS
 from toolkit.progress import progress, quietly
+from toolkit.selection import artifact_folders, checkpoint_of
 from toolkit.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -89,9 +90,9 @@ def self_test(
 
     Raises ToolkitError when the gate fails on an unharmed copy: then nothing that it catches means anything.
     """
-    checkpoint = Checkpoint.open(workspace.checkpoint)
+    checkpoint = checkpoint_of(workspace)
     chosen = _chosen(faults)
-    there = sorted(path.parent.name for path in workspace.exports.glob(f"*/{MANIFEST}") if not path.parent.name.startswith("."))
+    there = [folder.name for folder in artifact_folders(workspace) if (folder / MANIFEST).is_file()]
     names = [name for name in there if not artifacts or name in artifacts]
     if not names or set(artifacts or ()) - set(there):
         raise ArtifactError(

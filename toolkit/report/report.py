@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.printable import line
-from toolkit.workspace import Workspace, write_text
+from toolkit.workspace import Workspace
+from toolkit.writing import check_files, write_text
 
 HTML, MARKDOWN = "report.html", "report.md"
 _SPECIAL = re.compile(
@@ -30,10 +31,11 @@ def report(workspace: Workspace, *, data_dir: Path | None = None) -> ReportResul
     from toolkit.report.page import page
     from toolkit.report.sources import read
 
-    content = page(read(workspace), data_dir)
     result = ReportResult(workspace.reports / HTML, workspace.reports / MARKDOWN)
-    write_text(result.html, render(f"{HTML}.j2", content))
-    write_text(result.markdown, render(f"{MARKDOWN}.j2", content))
+    check_files(workspace.folder, result.html, result.markdown)
+    content = page(read(workspace), data_dir)
+    write_text(result.html, render(f"{HTML}.j2", content), workspace.folder)
+    write_text(result.markdown, render(f"{MARKDOWN}.j2", content), workspace.folder)
     return result
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from toolkit.artifact import MANIFEST, Artifact
 from toolkit.checkpoint import Checkpoint
 from toolkit.errors import ArtifactError, ToolkitError
+from toolkit.selection import artifact_folders, checkpoint_of
 from toolkit.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def read(workspace: Workspace) -> Sources:
     from toolkit.validation import REPORT as VALIDATION
     from toolkit.validation import ValidationResult
 
-    checkpoint = Checkpoint.open(workspace.checkpoint)
+    checkpoint = checkpoint_of(workspace)
     sha256 = checkpoint.card.weights_sha256
     return Sources(
         checkpoint=checkpoint,
@@ -103,7 +104,7 @@ def _records(path: "Path") -> list[dict[str, Any]] | Missing:
 
 def _parts(workspace: Workspace, sha256: str) -> list[Part] | Missing:
     """A damaged or stale artifact is listed with its fault: a report that left it out would hide it."""
-    folders = sorted(path.parent for path in workspace.exports.glob(f"*/{MANIFEST}") if not path.parent.name.startswith("."))
+    folders = [folder for folder in artifact_folders(workspace) if (folder / MANIFEST).is_file()]
     if not folders:
         return Missing("nothing exported yet: run `toolkit export --format coreml`")
     found = []

@@ -18,6 +18,7 @@ from toolkit.networks import build, from_checkpoint, parameter_counts
 from toolkit.progress import progress, quietly, say
 from toolkit.ranks import Ranks, joined
 from toolkit.recipe import Recipe
+from toolkit.scratch import put_back, recover
 from toolkit.training import keep
 from toolkit.training.evaluate import count_correct, reaches
 from toolkit.training.guards import check_finite, check_weights, say_first_loss
@@ -26,7 +27,8 @@ from toolkit.training.keep import MetricsLog
 from toolkit.training.loop import LOG_STEPS, Run
 from toolkit.training.selftest import check_gradients
 from toolkit.training.split import Split
-from toolkit.workspace import Workspace, alone_in, keep_recipe, recover
+from toolkit.workspace import Workspace, keep_recipe
+from toolkit.writing import alone_in
 
 SAVE_MINUTES = 10.0  # within an epoch; a checkpoint is written at every epoch's end anyway
 LOOK_IMAGES = 1000  # visits between two looks whether the accuracy that was asked for is reached
@@ -114,7 +116,7 @@ class Training:
 
     def _end(self, data: Dataset, split: Split) -> TrainResult:
         if self.ranks.leads:
-            recover(self.workspace.checkpoint)
+            put_back(self.workspace.folder)
         self.ranks.wait()
         previous = keep.to_resume(self.workspace, self.recipe) if self.resume else None
         if not (self.resume or self.restart):
@@ -159,6 +161,9 @@ class Training:
         """Runs the loop, writing metrics and checkpoints. True when it came to its end, False when interrupted."""
         plan, device, model = self.recipe.train, self.backend.torch_device, self._model(data, previous)
         state = previous.resume_state() if previous else None
+        if self.ranks.leads:
+            keep.check_writable(self.workspace, self.recipe, sum(tensor.nbytes for tensor in model.state_dict().values()))
+            recover(self.workspace.folder)
         run = Run(model, split.images.to(device), split.labels.to(device), plan, self.backend, self.ranks)
         say(f"in {run.setting['precision']}, {run.setting['layout']}, {run.setting['threads']} threads a process")
         if previous and state:

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import platform
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -17,13 +18,19 @@ from safetensors import SafetensorError
 from toolkit import __version__
 from toolkit.checkpoint import CARD, RESUME, WEIGHTS, Card, Checkpoint, write_checkpoint
 from toolkit.data import Dataset
-from toolkit.errors import CheckpointError
+from toolkit.disks import SLACK_BYTES, why_not_writable
+from toolkit.errors import CheckpointError, ToolkitError
 from toolkit.progress import say
 from toolkit.recipe import Recipe
+from toolkit.scratch import recover
 from toolkit.training.board import Board
 from toolkit.training.loop import Run
-from toolkit.workspace import Workspace, replacing_folder, write_text
+from toolkit.workspace import Workspace
+from toolkit.writing import check_inside, check_place, replacing_folder, write_text
 
+COPIES = 5  # of the weights: the old checkpoint and the new one, each with what the optimiser keeps of every weight
+EVENTS = "events.out.tfevents."  # how TensorBoard's writer begins the names of its files
+_BEGUN = re.compile(r"(metrics|tensorboard)\.([0-9a-f]{12}|adopted|replaced)\.new")
 CURVES = {"loss", "accuracy", "lr", "test_accuracy", "held_out_accuracy"}  # what TensorBoard is shown
 
 
@@ -95,6 +102,7 @@ def _reached(checkpoint: Checkpoint) -> str:
 
 def give_up(workspace: Workspace) -> None:
     """An unfinished run is not to be gone on with; what it has reached stays usable until something takes its place."""
+    check_place(workspace.checkpoint / RESUME, workspace.folder)
     with _or_checkpoint_error(workspace):
         (workspace.checkpoint / RESUME).unlink(missing_ok=True)
 
@@ -158,6 +166,7 @@ def save(
 def adopt(workspace: Workspace, other: Workspace) -> None:
     """Checkpoint and curves of another run become this model's own, and nothing else's stay."""
     curves, events = workspace.new_metrics("adopted"), workspace.new_events("adopted")
+    recover(workspace.folder)
     with _or_checkpoint_error(workspace):
         _forget_begun(workspace)
         for source, target in ((other.metrics, curves), (other.events, events)):
@@ -165,14 +174,46 @@ def adopt(workspace: Workspace, other: Workspace) -> None:
                 shutil.copytree(source, target)
             elif source.exists():
                 shutil.copyfile(source, target)
-        with replacing_folder(workspace.checkpoint, lambda: _take_their_place(workspace, curves, events)) as folder:
+        with replacing_folder(workspace.checkpoint, workspace.folder, lambda: _take_their_place(workspace, curves, events)) as folder:
             shutil.copytree(other.checkpoint, folder, dirs_exist_ok=True)
+
+
+def check_writable(workspace: Workspace, recipe: Recipe, weights_bytes: int) -> None:
+    """Raises ToolkitError where this run's files could not take their places: before anything is computed."""
+    check_place(workspace.checkpoint, workspace.folder, folder=True)
+    for path in (workspace.metrics, workspace.new_metrics(recipe.hash)):
+        check_place(path, workspace.folder)
+    for path in (workspace.events, workspace.new_events(recipe.hash)):
+        check_events(path, workspace.folder)
+    if why := why_not_writable(workspace.folder, COPIES * weights_bytes + SLACK_BYTES, weights_bytes):
+        raise CheckpointError(
+            f"cannot write the checkpoint in {workspace.checkpoint}: {why}. The one that was there, if any, was kept. "
+            "Make room there, and give the same command again"
+        )
+
+
+def check_events(folder: Path, root: Path) -> None:
+    """Raises ToolkitError where a folder that training may remove is a link, or holds more than TensorBoard's event files."""
+    check_inside(folder, root)
+    if strange := _no_events(folder):
+        raise ToolkitError(f"{strange} is not an event file of TensorBoard, and training replaces {folder} as a whole. Move it away")
+
+
+def _no_events(folder: Path) -> Path | None:
+    """What is in it, or it is, that TensorBoard's writer did not make; None where there is no such thing, or no folder at all."""
+    if not os.path.lexists(folder):
+        return None
+    if folder.is_symlink() or not folder.is_dir():
+        return folder
+    return next((path for path in folder.iterdir() if path.is_symlink() or not path.is_file() or not path.name.startswith(EVENTS)), None)
 
 
 def _take_their_place(workspace: Workspace, curves: Path, events: Path) -> None:
     """With a new checkpoint; where there are none of it, those of the old one go all the same. Nothing but renames, the last that can fail
     before the checkpoint's own.
     """
+    check_place(workspace.metrics, workspace.folder)
+    check_events(workspace.events, workspace.folder)
     if curves.exists():
         curves.replace(workspace.metrics)
     else:
@@ -184,27 +225,38 @@ def _take_their_place(workspace: Workspace, curves: Path, events: Path) -> None:
     _remove(workspace.new_events("replaced"))
 
 
-def _remove(folder: Path) -> None:
-    """Or the link to one; what cannot be removed is in nobody's way."""
-    if folder.is_symlink():
-        folder.unlink()
-    else:
-        shutil.rmtree(folder, ignore_errors=True)
+def _remove(events: Path) -> None:
+    """Event files of ours; what cannot be removed is in nobody's way."""
+    if _no_events(events) is None:
+        shutil.rmtree(events, ignore_errors=True)
 
 
 def _forget_begun(workspace: Workspace) -> None:
-    """What runs left that were to replace the checkpoint and never did."""
+    """What runs left that were to replace the checkpoint and never did: by their names, and by what is in them."""
     for path in workspace.folder.glob(workspace.new_metrics("*").name):
-        path.unlink()
+        if _BEGUN.fullmatch(path.name) and not path.is_symlink() and path.is_file() and _is_record(path):
+            path.unlink()
     for path in workspace.folder.glob(workspace.new_events("*").name):
-        _remove(path)
+        if _BEGUN.fullmatch(path.name):
+            _remove(path)
+
+
+def _is_record(path: Path) -> bool:
+    """Is it empty, or begins it with a record of ours?"""
+    with path.open("rb") as file:
+        head = file.readline(1 << 16)
+    try:
+        record = json.loads(head or b'{"epoch": 0}')
+    except ValueError:
+        return False
+    return isinstance(record, dict) and "epoch" in record
 
 
 def _write(
     workspace: Workspace, weights: dict[str, Any], card: dict[str, Any], resume: dict[str, Any] | None,
     once_whole: Callable[[], None] = lambda: None,
 ) -> None:  # fmt: skip
-    with _or_checkpoint_error(workspace), replacing_folder(workspace.checkpoint, once_whole) as folder:
+    with _or_checkpoint_error(workspace), replacing_folder(workspace.checkpoint, workspace.folder, once_whole) as folder:
         write_checkpoint(folder, weights, card, resume)
 
 
@@ -263,7 +315,7 @@ class MetricsLog:
             folder = workspace.new_events(self.run) if self.replaces else workspace.events
             self.board = Board(folder, self.visits if state else None)
         kept = self.path.read_text(encoding="utf-8").splitlines()[: int(records)] if state and self.path.is_file() else []
-        write_text(self.path, "".join(line + "\n" for line in kept))
+        write_text(self.path, "".join(line + "\n" for line in kept), workspace.folder)
         self.records = len(kept)
 
     def state(self) -> dict[str, Any]:

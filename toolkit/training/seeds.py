@@ -11,9 +11,13 @@ from typing import Any
 from toolkit.checkpoint import CARD
 from toolkit.progress import say
 from toolkit.recipe import Recipe
+from toolkit.scratch import put_back
 from toolkit.training import keep
 from toolkit.training.fit import Training, session
-from toolkit.workspace import Workspace, alone_in, keep_recipe, recover, write_text
+from toolkit.workspace import Workspace, keep_recipe
+from toolkit.writing import alone_in, check_place, write_text
+
+SEEDS = "seeds"  # the folder of the runs
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,13 @@ def train_seeds(workspace: Workspace, recipe: Recipe, count: int, *, device: str
     runs: dict[str, dict[str, float]] = {}
     reached: dict[str, bool] = {}
     recipes = [_of_seed(workspace, recipe, recipe.train.seed + number) for number in range(count)]
-    places = [Workspace(workspace.folder / "seeds" / str(each.train.seed), workspace.recipe) for each in recipes]
+    places = [Workspace(workspace.folder / SEEDS / str(each.train.seed), workspace.recipe) for each in recipes]
     with session(device) as (backend, ranks), alone_in(workspace.folder) if ranks.leads else nullcontext():
         if ranks.leads:
-            recover(workspace.checkpoint)
+            put_back(workspace.folder)
+            for each in (workspace, *places):
+                check_place(each.checkpoint, workspace.folder, folder=True)
+            check_place(workspace.folder / SEEDS / "seeds.json", workspace.folder)
             _refuse_to_lose(workspace, recipe, dict(zip(places, recipes, strict=True)), **options)
             keep_recipe(workspace)
         ranks.wait()
@@ -70,7 +77,7 @@ def train_seeds(workspace: Workspace, recipe: Recipe, count: int, *, device: str
         if ranks.leads:
             keep.adopt(workspace, places[0])
             values = {**asdict(summary), "checkpoint": workspace.checkpoint.name, "recipe_hash": recipe.hash}
-            write_text(workspace.folder / "seeds" / "seeds.json", json.dumps(values, indent=1) + "\n")
+            write_text(workspace.folder / SEEDS / "seeds.json", json.dumps(values, indent=1) + "\n", workspace.folder)
         ranks.wait()
     return summary
 

@@ -20,10 +20,12 @@ from toolkit.limits import Limits
 from toolkit.recipe import Recipe, fault_rows
 from toolkit.records import Frozen
 from toolkit.runtimes import RUNTIMES
+from toolkit.selection import artifact_folders, checkpoint_of
 from toolkit.validation.result import REPORT, Check, Level, ValidationResult
 from toolkit.validation.run import answers_or_reason
 from toolkit.validation.worker import Answers, Job
-from toolkit.workspace import Workspace, write_text
+from toolkit.workspace import Workspace
+from toolkit.writing import write_text
 
 EVIDENCE = "evidence.json"
 MAX_EVIDENCE_BYTES = 16 << 20
@@ -75,7 +77,7 @@ def write(workspace: Workspace, result: ValidationResult, report: Path) -> None:
         report_sha256=sha256_of(report), passed=result.passed, versions=result.environment,
         artifacts=_proved(result), images=result.proved,
     )  # fmt: skip
-    write_text(workspace.reports / EVIDENCE, evidence.model_dump_json(indent=1))
+    write_text(workspace.reports / EVIDENCE, evidence.model_dump_json(indent=1), workspace.folder)
 
 
 def files_of(artifact: Artifact) -> dict[str, str]:
@@ -173,7 +175,7 @@ def _recipe(folder: Path, evidence: Evidence) -> Iterator[Check]:
 
 def _checkpoint(folder: Path, evidence: Evidence) -> Iterator[Check]:
     try:
-        checkpoint = Checkpoint.open(folder / "checkpoint")
+        checkpoint = checkpoint_of(Workspace(folder, folder / "recipe.toml"))
         checkpoint.weights()  # with its sha256
     except ToolkitError as error:
         yield _check("checkpoint", "can be read", False, "no", "yes", str(error))
@@ -194,7 +196,7 @@ def _data(evidence: Evidence, data_dir: Path | None, not_checked: list[str]) -> 
 
 
 def _artifacts(folder: Path, evidence: Evidence, isolate: bool, not_checked: list[str]) -> Iterator[Check]:
-    there = {path.name for path in (folder / "exports").glob("*") if path.is_dir() and not path.name.startswith(".")}
+    there = {path.name for path in artifact_folders(Workspace(folder, folder / "recipe.toml"))}
     for name in sorted(there - set(evidence.artifacts)):
         yield _check(name, "was validated", False, "not in the evidence", "every artifact of the folder", "toolkit validate")
     for name, files in evidence.artifacts.items():

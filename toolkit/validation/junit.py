@@ -5,7 +5,7 @@ from pathlib import Path
 
 from toolkit.printable import line
 from toolkit.validation.result import Check, ValidationResult
-from toolkit.workspace import write_text
+from toolkit.writing import write_text
 
 
 def write(result: ValidationResult, path: Path) -> None:

@@ -22,6 +22,7 @@ from toolkit.progress import progress, say
 from toolkit.ranks import Ranks
 from toolkit.recipe import Gates, Recipe
 from toolkit.runtimes import RUNTIMES, Runtime, select
+from toolkit.selection import artifact_folders, checkpoint_of
 from toolkit.validation import evidence, files, hypotheses, judge, pictures
 from toolkit.validation.cache import Cache, home
 from toolkit.validation.result import ENDED, REFERENCE, REPORT, Check, RuntimeRow, Unavailable, ValidationResult
@@ -29,7 +30,8 @@ from toolkit.validation.run import interfaces
 from toolkit.validation.sharing import Crew, shared
 from toolkit.validation.truth import double, golden_of
 from toolkit.validation.worker import Answers, Job
-from toolkit.workspace import Workspace, write_text
+from toolkit.workspace import Workspace
+from toolkit.writing import check_files, write_text
 
 EVALUATOR = "coreml-reference"
 Array = np.ndarray[Any, Any]
@@ -51,11 +53,12 @@ def validate(
 
     def validation(crew: Crew) -> ValidationResult:
         chosen = select(runtimes)
+        check_files(workspace.folder, workspace.reports / REPORT, workspace.reports / evidence.EVIDENCE)
         with tempfile.TemporaryDirectory() as folder:
             bench = _Bench.of(workspace, limit, data_dir, cache, crew, Path(folder))
             bench.fit, bench.all_images = fit, all_images
             result = _result(workspace, bench, chosen, artifacts, limit, began)
-        write_text(workspace.reports / REPORT, result.model_dump_json(indent=1))
+        write_text(workspace.reports / REPORT, result.model_dump_json(indent=1), workspace.folder)
         evidence.write(workspace, result, workspace.reports / REPORT)
         return result
 
@@ -68,7 +71,7 @@ def _result(
     """All levels of all artifacts on all runtimes."""
     rows, checks, unavailable = list[RuntimeRow](), list[Check](), list[Unavailable]()
     found, broken = [Artifact.of_checkpoint(bench.checkpoint)], set[str]()
-    opened = [(folder, *files.open_artifact(folder)) for folder in _folders(workspace, artifacts)]
+    opened = [(folder, *files.open_artifact(folder)) for folder in artifact_folders(workspace, artifacts)]
     whole = [folder for folder, artifact, _ in opened if artifact is not None]
     said = dict(zip(whole, interfaces(whole, bench.crew.limits, bench.crew.isolate), strict=True))
     for folder, artifact, check in opened:
@@ -111,14 +114,6 @@ def _files(artifact: Artifact) -> dict[str, str]:
     return artifact.manifest.files if artifact.id == TORCH else evidence.files_of(artifact)
 
 
-def _folders(workspace: Workspace, names: Sequence[str] | None) -> list[Path]:
-    """Those under exports/, or the named ones. Raises ArtifactError for a name that is not there."""
-    there = {path.name: path for path in sorted(workspace.exports.glob("*")) if path.is_dir() and not path.name.startswith(".")}
-    if unknown := [name for name in names or [] if name not in there]:
-        raise ArtifactError(f"there is no artifact {unknown[0]!r} in {workspace.exports}; there are: {', '.join(there) or 'none'}")
-    return [path for name, path in there.items() if name in (names or there)]
-
-
 def _no_artifact(runtime: Runtime, broken: set[str]) -> str:
     damaged = sorted(name for name in broken if name.startswith(f"{runtime.reads}-"))
     if damaged:
@@ -149,7 +144,7 @@ class _Bench:
 
     @classmethod
     def of(cls, workspace: Workspace, limit: int | None, data_dir: Path | None, cache: bool | Path, crew: Crew, folder: Path) -> "_Bench":
-        checkpoint = Checkpoint.open(workspace.checkpoint)
+        checkpoint = checkpoint_of(workspace)
         data = load(checkpoint.recipe.data.set, data_dir)
         indices = stratified_subset(data.test_labels, limit or len(data.test_labels)).numpy()
         classifier = from_checkpoint(checkpoint)

@@ -1,0 +1,96 @@
+"""Say before an hour of computing that its result cannot be written, and after a failure that a disk was the reason.
+
+A full disk, a quota, `ulimit -f`, a read-only or immutable folder, a disk that fails: none of them is a bug, and each is one message.
+"""
+
+import errno
+import os
+import re
+import resource
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from toolkit.errors import DiskError
+
+MB = 1e6
+SLACK_BYTES = 1 << 20  # what is written beside the weights: cards, golden outputs, the folders themselves
+FULL_BYTES = 64 << 10  # with less than that free, a write has just failed for want of room
+WRITING = tuple(
+    number
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO", "EACCES", "EPERM", "ELOOP", "ENAMETOOLONG", "EMFILE", "ENFILE", "ESTALE")
+    if (number := getattr(errno, name, None)) is not None
+)
+ONLY_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # those that are nothing else, whoever words them
+_IN_WORDS = re.compile("|".join(re.escape(os.strerror(number)) for number in ONLY_DISKS), re.IGNORECASE)
+_SHORT = re.compile(r"^\d+ requested and \d+ written$")  # NumPy's own: an OSError without a number
+_NO_TEMPORARY = "No usable temporary directory found"
+
+
+def reason(error: BaseException) -> str | None:
+    """Why a disk, or a place on it, made `error` happen; None where that is not known to be so.
+
+    Looks along the chain of causes: converters wrap what the system said, and some give its words without its number.
+    """
+    for each in _chain(error):
+        if isinstance(each, OSError):
+            if each.errno is not None and each.errno in (WRITING if each is error else ONLY_DISKS):
+                return f"{os.strerror(each.errno)}{_named(each)}"
+            if _SHORT.match(str(each)):
+                return f"{os.strerror(errno.ENOSPC)}, or the file may not grow ({each})"
+            if _NO_TEMPORARY in str(each):
+                return "nothing can be written to a temporary folder. Make room there, or name another one with TMPDIR"
+        elif found := _IN_WORDS.search(str(each)):
+            return found.group()
+    return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    found: list[BaseException] = []
+    each: BaseException | None = error
+    while each is not None and each not in found:
+        found.append(each)
+        yield each
+        each = each.__cause__ if each.__cause__ is not None or each.__suppress_context__ else each.__context__
+
+
+def _named(error: OSError) -> str:
+    return "" if error.filename is None else f": {error.filename}"
+
+
+def why_not_writable(place: Path, total_bytes: int = 0, largest_bytes: int = 0) -> str | None:
+    """Why `total_bytes`, in files of at most `largest_bytes`, cannot be written to the folder `place`; None where they can.
+
+    A folder that is not there yet is judged by the nearest one that is. A file without a name is made there, so nothing is left.
+    """
+    folder = next(each for each in (place, *place.parents) if os.path.lexists(each))
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0" * 4096)
+        free = shutil.disk_usage(folder)
+    except OSError as error:
+        return f"{error.strerror or error}{_named(error) if error.filename == str(folder) else ''}"
+    if free.total and free.free < total_bytes:
+        return f"{free.free / MB:.1f} MB are free there, and about {total_bytes / MB:.1f} MB are needed"
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if limit != resource.RLIM_INFINITY and limit < largest_bytes:
+        return f"a file may have at most {limit / MB:.3f} MB here (ulimit -f), and {largest_bytes / MB:.3f} MB are needed"
+    return None
+
+
+def require_room(place: Path, total_bytes: int = SLACK_BYTES, largest_bytes: int = 0) -> None:
+    """Raises DiskError where `why_not_writable` says why. To be asked before anything is computed."""
+    if (why := why_not_writable(place, total_bytes, largest_bytes)) is not None:
+        raise DiskError(f"cannot write to {place}: {why}. Make room there, or name another place")
+
+
+def blamed(error: BaseException, place: Path) -> DiskError | None:
+    """The DiskError to raise instead of `error`, which happened while `place` was being written; None where the disk is not to blame.
+
+    Some libraries say only that they could not write: then the disk is asked.
+    """
+    why = reason(error) or why_not_writable(place, FULL_BYTES)
+    return (
+        None if why is None else DiskError(f"cannot write to {place}: {why}. Make room there, and do it again; what was there before stays")
+    )
