@@ -190,13 +190,19 @@ def test_a_finished_model_is_left_as_it_is_by_resume(fresh, short, again, capsys
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in fresh.folder.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize("name", [CARD, WEIGHTS])
-def test_a_checkpoint_that_cannot_be_read_is_not_written_over_unasked(fresh, short, again, name):
+def test_weights_without_a_card_are_not_ours_to_replace(fresh, short, again):
+    short(fresh)
+    (fresh.checkpoint / CARD).unlink()
+    for restart in (False, True):
+        with pytest.raises(ToolkitError, match=r"checkpoint is in the way: .*Move it away"):
+            again(fresh, restart=restart)
+    assert (fresh.checkpoint / WEIGHTS).is_file()
+
+
+def test_a_checkpoint_that_cannot_be_read_is_not_written_over_unasked(fresh, short, again):
     """One of a later toolkit, say."""
     short(fresh)
     (fresh.checkpoint / CARD).write_text('{"schema_version": 2}', encoding="utf-8")
-    if name == WEIGHTS:
-        (fresh.checkpoint / CARD).unlink()
     before = {path: path.read_bytes() for path in fresh.folder.rglob("*") if path.is_file()}
     with pytest.raises(CheckpointError, match=r"a checkpoint lies in .*, and cannot be read: .* --restart trains again"):
         again(fresh)

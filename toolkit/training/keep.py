@@ -16,7 +16,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from toolkit import __version__
-from toolkit.checkpoint import CARD, RESUME, WEIGHTS, Card, Checkpoint, write_checkpoint
+from toolkit.checkpoint import CARD, RESUME, Card, Checkpoint, write_checkpoint
 from toolkit.data import Dataset
 from toolkit.disks import SLACK_BYTES, why_not_writable
 from toolkit.errors import CheckpointError, ToolkitError
@@ -75,7 +75,7 @@ def refuse_unfinished(workspace: Workspace, recipe: Recipe, otherwise: str | Non
 
 def refuse_finished(workspace: Workspace, recipe: Recipe, otherwise: str | None = None) -> None:
     """Hours of computing may be in it, and exports, reports and evidence rest on it."""
-    if (workspace.checkpoint / RESUME).is_file() or not any((workspace.checkpoint / name).is_file() for name in (CARD, WEIGHTS)):
+    if (workspace.checkpoint / RESUME).is_file() or not (workspace.checkpoint / CARD).is_file():  # without a card it is not ours
         return
     try:
         checkpoint = Checkpoint.open(workspace.checkpoint)
