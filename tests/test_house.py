@@ -13,7 +13,8 @@ PACKAGE = ROOT / "toolkit"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 LOWEST = ("errors", "printable", "limits", "files", "signals", "progress", "tensors", "workers")  # each imports those before it alone
 BASE = (
-    "recipe", "workspace", "devices", "checkpoint", "artifact", "gates", "records", "environment", "disks", "scratch", "writing", "ranks", "_torchvision",
+    "recipe", "disks", "scratch", "writing", "workspace", "devices", "checkpoint", "artifact", "gates", "records", "environment",
+    "ranks", "_torchvision",
 )  # fmt: skip
 LEVELS = (  # a room may import itself and the levels before its own
     *((room,) for room in LOWEST),

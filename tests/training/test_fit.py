@@ -209,7 +209,7 @@ def test_a_disk_that_is_full_is_one_message_and_the_last_checkpoint_stays(fresh,
     )
     flags = ["--device", "cpu", "--set", "train.subset=64", "--set", "train.momentum=0.9", "--set", "train.ema=0.9", "--epochs", "3"]
     command = [sys.executable, "-c", program, "train", f"{fresh.folder}{os.sep}", *flags]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([*command, "--restart"], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2, done.stderr
     assert "cannot write the checkpoint" in done.stderr
     assert "was kept" in done.stderr
@@ -218,7 +218,7 @@ def test_a_disk_that_is_full_is_one_message_and_the_last_checkpoint_stays(fresh,
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert fresh.metrics.read_bytes() == curves
     assert not list(fresh.folder.glob(".*"))
-    again = ["--resume"] if "--resume" in done.stderr else []  # where it was found before anything was computed, nothing has begun
-    assert bool(again) == (limit == 40_000)
-    assert subprocess.run([sys.executable, "-m", "toolkit", *command[3:], *again], check=False, capture_output=True).returncode == 0
+    again = "--resume" if limit == 40_000 else "--restart"  # found before anything was computed: nothing has begun
+    assert ("--resume" in done.stderr) == (again == "--resume")
+    assert subprocess.run([sys.executable, "-m", "toolkit", *command[3:], again], check=False, capture_output=True).returncode == 0
     assert Checkpoint.open(fresh.checkpoint).recipe.train.momentum == 0.9
