@@ -103,7 +103,7 @@ def few_bytes(scene: Scene) -> str:
 
 
 def few_files(scene: Scene) -> str:
-    scene.limits["RLIMIT_NOFILE"] = scene.rng.choice([8, 12, 16, 24, 40])
+    scene.limits["RLIMIT_NOFILE"] = scene.rng.choice([12, 16, 20, 24, 40])
     return f"{scene.limits['RLIMIT_NOFILE']} open files"
 
 
