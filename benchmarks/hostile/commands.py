@@ -86,8 +86,10 @@ def words_of(command: Command, scene: Scene) -> list[str]:
         model = _relative(scene)  # these take paths
     filled = []
     for word in command.words.split():
+        good = scene.house / "pictures" / "good.png"  # else most files of a model would never be opened
+        picture = good if rng.random() < 0.75 and good.exists() else rng.choice(pictures)
         values = {
-            "model": model, "out": str(scene.house / "out"), "picture": str(rng.choice(pictures)), "file": str(rng.choice(files)),
+            "model": model, "out": str(scene.house / "out"), "picture": str(picture), "file": str(rng.choice(files)),
             "artifact": artifact, "entry": ENTRIES[artifact],
         }  # fmt: skip
         filled.append(word.format(**values))

@@ -5,6 +5,7 @@ more without this (see worker.py).
 """
 
 import atexit
+import concurrent.futures.thread
 import inspect
 import os
 import runpy
@@ -76,6 +77,7 @@ def _become(module: list[str], given: dict[str, Any]) -> None:
         given["preexec_fn"]()
     atexit._clear()  # those are of the parent, whose temporary folders they would remove
     weakref.finalize._registry.clear()  # type: ignore[attr-defined]
+    concurrent.futures.thread._threads_queues.clear()  # at its end it would wait for the parent's threads, of which it is one
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
