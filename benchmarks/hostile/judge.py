@@ -43,7 +43,9 @@ def judge(scene: Scene, before: Before, ended: Ended, killed: bool = False, tidy
 
     `killed`: we have killed it or failed its system calls, so that it may end with any code. `tidy`: nothing hidden may be left.
     """
-    found = [*_exit(ended, killed, scene.stdout), *_words(ended), *_processes(ended)]
+    found = _processes(ended)
+    if not (killed and UNLOADABLE in ended.said):
+        found += [*_exit(ended, killed, scene.stdout), *_words(ended)]
     found += [Breach("outside", line) for line in changes(before.canary, house.digest(scene.house, [scene.model, *scene.own]))]
     found += [Breach("lost", name) for name in lost(before.kept, house.inventory(scene.model))]
     if tidy and ended.stopped is None:
@@ -72,7 +74,7 @@ def _code(code: int) -> str:
 
 def _words(ended: Ended) -> list[Breach]:
     found = []
-    if TRACEBACK.search(ended.said) and UNLOADABLE not in ended.said:
+    if TRACEBACK.search(ended.said):
         found.append(Breach("traceback", last_frame(ended.said)))
     if re.search(r"[\x00\x07\x08\x1b\x7f\x9b\u202a-\u202e\u2066-\u2069]", ended.said):
         found.append(

@@ -25,7 +25,7 @@ NAMES = (
     b"n" * 255, b"\xff\xfe\x80", b"line\nbreak", b"\x1b[2J\x1b[1;32mPASSED\x1b[0m", "‮gnp.exe".encode(), b"-rf", b"--help", b" ",
     b".checkpoint.abcdefgh", b".checkpoint.abcdefgh.old", b".checkpoint.bak", b".onnx-fp32.x1y2z3w4.old", b".exports.zzzzzzzz",
     b".recipe.toml.abc", b".report.html.old", b"metrics.000000000000.new", b"<img src=x onerror=alert(1)>", b"a|b`c", b"%s%n{0}",
-    "é".encode(), b"CON", b"PASSED: 117 checks", b"[red]bold[/red]", b"..\\..\\x", b"checkpoint.old", b".tmp",
+    "é".encode(), b"CON", b"PASSED: 117 checks", b"[red]bold", b"..\\..\\x", b"checkpoint.old", b".tmp",
 )  # fmt: skip
 
 
