@@ -13,7 +13,7 @@ from benchmarks.hostile import commands, forge, house, kills
 from benchmarks.hostile.judge import Before, Breach, judge
 from benchmarks.hostile.launch import Ended, run
 from benchmarks.hostile.scene import Scene
-from benchmarks.hostile.table import CONTENTS, MUTATORS
+from benchmarks.hostile.table import CONTENTS, MUTATORS, ONLY_FOR
 
 SHARE_KILLED, SHARE_REAL = 0.2, 0.04
 MEMORY_GIB = 3.0  # that the toolkit is told to stay within, for its workers together
@@ -81,6 +81,8 @@ def draw(options: Options, number: int, kill: bool) -> tuple[Case, random.Random
             return Case(number, name, model, ["kill"], point="next" if rng.random() < 0.75 else "error"), rng
     command = commands.draw(rng, options.commands)
     choice = {name: weight for name, (_, weight) in MUTATORS.items() if not options.only or name in options.only}
+    for name in choice.keys() & ONLY_FOR.keys():  # most of what is not read is not worth changing
+        choice[name] *= 1 if ONLY_FOR[name] in command.touches or "{artifact}" in command.touches else 0.1
     count = rng.choices((1, 2, 3), (75, 20, 5))[0]
     names = list(dict.fromkeys(rng.choices(list(choice), list(choice.values()), k=count))) if choice else []
     forged = any(name in CONTENTS for name in names) and rng.random() < 0.5
@@ -111,6 +113,8 @@ def _build(options: Options, case: Case, rng: random.Random, place: Path) -> Sce
     model = house.build(place, options.scratch / "seed", case.model)
     scene = Scene(place, model, rng, case.command, env=environment(options, place))
     scene.own.append(model)
+    scene.artifact = rng.choice(list(commands.ENTRIES))
+    scene.aims = commands.aims(commands.COMMANDS[case.command], scene.artifact)
     for name in case.mutators:
         if name in MUTATORS:
             scene.done.append(f"{name}: {MUTATORS[name][0](scene)}")

@@ -30,17 +30,32 @@ NAMES = (
 
 
 def _place(scene: Scene) -> Path:
-    """Where something is changed: what the commands touch, mostly, or any file or folder of the model."""
-    if scene.rng.random() < 0.65:
-        return scene.model / scene.rng.choice(WRITTEN)
-    return scene.rng.choice(everything(scene.model))
+    """Where something is changed: what the command reads or writes, there or not yet; or any file or folder of the model."""
+    if scene.rng.random() < 0.5:
+        aimed = [name for name in WRITTEN if any(name.startswith(aim) or aim.startswith(f"{name}/") for aim in scene.aims)]
+        return scene.model / scene.rng.choice(aimed if aimed and scene.rng.random() < 0.8 else WRITTEN)
+    return scene.rng.choice(everything(scene))
 
 
-def everything(model: Path, files_only: bool = False) -> list[Path]:
-    found = []
-    for root, names, files in os.walk(model):
+def everything(scene: Scene, files_only: bool = False) -> list[Path]:
+    """Files and folders of the model: mostly those below one of the scene's aims; the recipe, where there is nothing."""
+    if scene.aims and scene.rng.random() < 0.85:
+        aim = scene.model / scene.rng.choice(scene.aims)
+        if found := below(aim, files_only):
+            return found
+    return below(scene.model, files_only) or [scene.model / "recipe.toml"]
+
+
+def below(top: Path, files_only: bool) -> list[Path]:
+    found = [top] if top.is_file() else []
+    for root, names, files in os.walk(top):
         found += [Path(root) / name for name in (files if files_only else [*names, *files])]
-    return sorted(path for path in found if not files_only or path.is_file()) or [model / "recipe.toml"]
+    return sorted(path for path in found if not files_only or path.is_file())
+
+
+def a_folder(scene: Scene) -> Path:
+    """The model's, or one below it."""
+    return scene.rng.choice([path for path in [scene.model, *everything(scene)] if path.is_dir()])
 
 
 def clear(path: Path) -> None:
@@ -82,7 +97,7 @@ def link_loop(scene: Scene) -> str:
 
 def hard_link(scene: Scene) -> str:
     """A file that is a user's own under another name."""
-    path = scene.rng.choice(everything(scene.model, files_only=True))
+    path = scene.rng.choice(everything(scene, files_only=True))
     clear(path)
     os.link(scene.home / "Documents" / "letter.txt", path)
     return f"{path.relative_to(scene.model)} is a hard link to a user's file"
@@ -103,8 +118,7 @@ def model_is_link(scene: Scene) -> str:
 
 def name_planted(scene: Scene) -> str:
     """A file, a folder with a file, or a link, of a strange name."""
-    parents = [path for path in [scene.model, *everything(scene.model)] if path.is_dir()]
-    path = os.fsencode(scene.rng.choice(parents)) + b"/" + scene.rng.choice(NAMES)
+    path = os.fsencode(a_folder(scene)) + b"/" + scene.rng.choice(NAMES)
     kind = scene.rng.choice(["file", "folder", "link"])
     if os.path.lexists(path):
         return "nothing: that name is taken"
@@ -120,7 +134,7 @@ def name_planted(scene: Scene) -> str:
 
 def name_changed(scene: Scene) -> str:
     """One of ours under a strange name."""
-    path = scene.rng.choice(everything(scene.model))
+    path = scene.rng.choice(everything(scene))
     target = os.path.join(os.fsencode(path.parent), scene.rng.choice(NAMES))  # noqa: PTH118
     if not os.path.lexists(target):
         os.rename(os.fsencode(path), target)  # noqa: PTH104
@@ -161,7 +175,7 @@ def kind(scene: Scene) -> str:
 
 def deep(scene: Scene) -> str:
     """Folders in folders, deeper than a path may be long."""
-    path = scene.rng.choice([path for path in [scene.model, *everything(scene.model)] if path.is_dir()])
+    path = a_folder(scene)
     here = Path.cwd()
     os.chdir(path)
     for _ in range(scene.rng.choice([50, 600])):
@@ -173,7 +187,7 @@ def deep(scene: Scene) -> str:
 
 def many(scene: Scene) -> str:
     """Thousands of files."""
-    path = scene.rng.choice([path for path in [scene.model, *everything(scene.model)] if path.is_dir()])
+    path = a_folder(scene)
     for number in range(5000):
         (path / f"many-{number}").touch()
     return f"5000 files in {path.name}"
@@ -181,7 +195,7 @@ def many(scene: Scene) -> str:
 
 def size(scene: Scene) -> str:
     """A file that is empty, cut, doubled, or sparse and 10 GiB large."""
-    path = scene.rng.choice(everything(scene.model, files_only=True))
+    path = scene.rng.choice(everything(scene, files_only=True))
     how, length = scene.rng.choice(["empty", "cut", "doubled", "sparse", "longer"]), path.stat().st_size
     if how == "doubled":
         path.write_bytes(path.read_bytes() * 2)
@@ -191,14 +205,14 @@ def size(scene: Scene) -> str:
 
 
 def permissions(scene: Scene) -> str:
-    path, mode = scene.rng.choice([scene.model, *everything(scene.model)]), scene.rng.choice([0, 0o111, 0o222, 0o444, 0o500, 0o555])
+    path, mode = scene.rng.choice([scene.model, *everything(scene)]), scene.rng.choice([0, 0o111, 0o222, 0o444, 0o500, 0o555])
     path.chmod(mode)
     return f"{path.name}: mode {mode:o}"
 
 
 def immutable(scene: Scene) -> str:
     """chattr +i: not even its owner may change it."""
-    path = scene.rng.choice([scene.model, *everything(scene.model)])
+    path = scene.rng.choice([scene.model, *everything(scene)])
     done = subprocess.run(["chattr", "+i", str(path)], capture_output=True, text=True, check=False)
     if done.returncode:
         path.chmod(0o444)

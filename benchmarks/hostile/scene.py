@@ -12,13 +12,15 @@ class Scene:
     """What the mutators of a case change: files of `house`, and how the command is run.
 
     `own`: the folders that the command may change. `stdout`: file, closed, full, or pipe (whose reader has gone). `limits`: of
-    setrlimit, name → value. `names`: what is put into the words of the command, such as `model`.
+    setrlimit, name → value. `aims`: the parts of the model's folder that the command reads or writes.
     """
 
     house: Path
     model: Path
     rng: random.Random = field(repr=False, default_factory=random.Random)
     command: str = ""
+    artifact: str = "onnx-fp32"
+    aims: list[str] = field(default_factory=list)
     words: list[str] = field(default_factory=list)
     env: dict[str, str] = field(default_factory=dict)
     stdout: str = "file"

@@ -6,7 +6,7 @@ say: there, in half of the cases, every hash is made to fit again afterwards.
 
 from collections.abc import Callable
 
-from benchmarks.hostile import contents, places, surroundings
+from benchmarks.hostile import contents, formats, places, surroundings
 from benchmarks.hostile.scene import Scene
 
 PLACES: dict[str, tuple[Callable[[Scene], str], float]] = {  # name → function, weight
@@ -31,11 +31,11 @@ CONTENTS: dict[str, tuple[Callable[[Scene], str], float]] = {
     "json shape": (contents.json_shape, 3),
     "recipe values": (contents.recipe_values, 2),
     "recipe bomb": (contents.recipe_bomb, 1),
-    "archive": (contents.archive, 2.5),
-    "safetensors": (contents.tensors, 2.5),
-    "protobuf": (contents.protobuf, 7),
-    "onnx": (contents.onnx_wide, 5),
-    "coreai": (contents.coreai_words, 2),
+    "archive": (formats.archive, 2.5),
+    "safetensors": (formats.tensors, 2.5),
+    "protobuf": (formats.protobuf, 7),
+    "onnx": (formats.onnx_wide, 5),
+    "coreai": (formats.coreai_words, 2),
     "swapped": (contents.swapped, 1),
     "spliced": (contents.spliced, 1),
 }
@@ -50,3 +50,10 @@ SURROUNDINGS: dict[str, tuple[Callable[[Scene], str], float]] = {
     "out taken": (surroundings.out_taken, 0.7),
 }
 MUTATORS = PLACES | CONTENTS | SURROUNDINGS
+ONLY_FOR = {
+    "onnx": "onnx",
+    "coreai": "coreai",
+    "recipe values": "recipe",
+    "recipe bomb": "recipe",
+    "safetensors": "checkpoint",
+}  # what is read
