@@ -45,7 +45,7 @@ def judge(scene: Scene, before: Before, ended: Ended, killed: bool = False, tidy
     """
     found = _processes(ended)
     if not (killed and UNLOADABLE in ended.said):
-        found += [*_exit(ended, killed, scene.stdout), *_words(ended)]
+        found += [*_exit(ended, killed, heard=scene.stdout == "file" and not scene.limits), *_words(ended)]
     found += [Breach("outside", line) for line in changes(before.canary, house.digest(scene.house, [scene.model, *scene.own]))]
     found += [Breach("lost", name) for name in lost(before.kept, house.inventory(scene.model))]
     if tidy and ended.stopped is None:
@@ -54,16 +54,17 @@ def judge(scene: Scene, before: Before, ended: Ended, killed: bool = False, tidy
     return found
 
 
-def _exit(ended: Ended, killed: bool, stdout: str) -> list[Breach]:
+def _exit(ended: Ended, killed: bool, heard: bool) -> list[Breach]:
+    """`heard`: what it says can be written down."""
     if ended.stopped:
         return [Breach(ended.stopped, f"{ended.seconds:.0f} s, {ended.peak_bytes / 2**30:.1f} GiB")]
     if killed and ended.code in (-signal.SIGKILL, *CODES):
         return []
     if ended.code not in CODES:
         return [Breach("exit code", _code(ended.code))]
-    if ended.code == 1 and stdout == "file" and not VERDICT.search(ended.said):
+    if ended.code == 1 and heard and not VERDICT.search(ended.said):
         return [Breach("exit 1 without a verdict", last_line(ended.said))]
-    if ended.code == 2 and not ended.stderr.strip() and stdout == "file":
+    if ended.code == 2 and not ended.stderr.strip() and heard:
         return [Breach("exit 2 without a word", last_line(ended.said))]
     return []
 
