@@ -13,10 +13,15 @@ from toolkit.tensors import IMAGE, LOGITS, PROBABILITIES
 ENTRY = "model.aimodel"
 
 
-def convert(source: Source, route: str, folder: Path) -> Converted:
-    """Writes model.aimodel into `folder`, for batches of one image."""
+def require() -> None:
+    """Raises ExportError where coreai-torch is not installed."""
     if find_spec("coreai_torch") is None:
         raise ExportError("coreai-torch is not installed. Install it with: pip install 'apple-deployment-toolkit[coreai]'")
+
+
+def convert(source: Source, route: str, folder: Path) -> Converted:
+    """Write model.aimodel into `folder`, for batches of one image. Raises ExportError."""
+    require()
     with known_noise():
         import coreai_torch
         from coreai.runtime import AIModelAssetMetadata

@@ -14,6 +14,7 @@ from toolkit.checkpoint import Checkpoint
 from toolkit.data import load
 from toolkit.disks import SLACK_BYTES, blamed, require_room
 from toolkit.errors import ArtifactError, ExportError
+from toolkit.export import alone
 from toolkit.export.formats import EXPORTERS, Exporter, Options, Source, check, find
 from toolkit.gates import allowed
 from toolkit.golden import golden
@@ -116,7 +117,7 @@ def _export(
 
 
 def _write(exporter: Exporter, name: str, source: Source, route: str, folder: Path, truth: Golden, notes: list[str]) -> Artifact:
-    converted = exporter.convert(source, route, folder)
+    converted = alone.convert(exporter, name, source, route, folder)
     card = source.checkpoint.card
     fields = {
         "format": name, "precision": source.precision, "model": source.checkpoint.recipe.name, "entry": converted.entry,
@@ -143,12 +144,7 @@ def _kept(source: Source) -> list[str]:
 def _prove(artifact: Artifact, exporter: Exporter, source: Source, truth: Golden, gates: Gates) -> float:
     """max |Δ logit| against float64 PyTorch on golden images. Raises ExportError when it is beyond its gate (see gates.py)."""
     images, logits = (array[: exporter.proofs] for array in truth)
-    session = find_runtime(exporter.prover).open(artifact)
-    try:
-        found = session({"image": images})["logits"]
-    finally:
-        session.close()
-    error = float(np.abs(found - logits).max())
+    error = float(np.abs(alone.run(exporter, artifact, images) - logits).max())
     gate = allowed(gates, source.checkpoint, artifact.manifest, float(np.abs(logits).max()))
     if gate.max_abs_logit is not None and not error <= gate.max_abs_logit:  # also when it is NaN
         raise ExportError(

@@ -59,6 +59,12 @@ class Exporter:
     prover: str  # the runtime that runs the result before it is accepted
     proofs: int  # on how many of the golden images
     packages: tuple[str, ...]
+    alone: bool = False  # its libraries can end the whole process: they run in a worker (alone.py)
+
+    def require(self) -> None:
+        """Raises ExportError where what it needs is not installed: before a worker is started for it."""
+        module: Any = import_module(self.module)
+        module.require()
 
     def convert(self, source: Source, route: str, folder: Path) -> Converted:
         """Fills `folder`. What the converters leave in temporary folders, and do not always remove, vanishes with it."""
@@ -90,7 +96,7 @@ EXPORTERS = {
     ),
     "coreai": Exporter(
         module=f"{_HOME}.coreai", precisions=("fp32",), routes=("torch.export",),
-        prover="coreai", proofs=4, packages=("torch", "coreai-torch", "coreai-core"),
+        prover="coreai", proofs=4, packages=("torch", "coreai-torch", "coreai-core"), alone=True,
     ),
 }  # fmt: skip
 

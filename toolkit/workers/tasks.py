@@ -12,6 +12,8 @@ TASKS = {
     "interfaces": "toolkit.validation.worker:interfaces",  # what the model files say of themselves
     "round": "toolkit.bench.worker:measure",  # one round of one arm
     "loadgen": "toolkit.bench.loadgen:measure",  # the same session, timed by MLPerf LoadGen
+    "convert": "toolkit.export.alone:task",
+    "run": "toolkit.export.alone:run_task",
     "predict": "toolkit.predict:task",
     "inspect": "toolkit.inspection:task",
     "debug": "toolkit.debug.alone:task",
