@@ -27,8 +27,8 @@ SUBJECTS = {  # command to kill → the command that must work next
     "export-onnx": "predict {model} {picture} --runtime onnxruntime-cpu --artifact onnx-fp32",
     "export-coreml": "predict {model} {picture} --runtime coreml-reference --artifact coreml-fp16",
     "export-coreai": "predict {model} {picture} --runtime coreai --artifact coreai-fp32",
-    "train-restart": "predict {model} {picture}",
-    "train-resume": "predict {model} {picture}",
+    "train-restart": "inspect {model}/checkpoint",  # not predict: the exports are of the checkpoint before
+    "train-resume": "inspect {model}/checkpoint",
     "validate-onnx": "inspect {model}",
     "report": "inspect {model}",
     "bench-onnx": "inspect {model}",
