@@ -205,7 +205,7 @@ def test_golden_outputs_that_are_no_npz_are_an_error(made: Artifact, data: bytes
 
 def test_missing_golden_outputs_are_an_error(made: Artifact):
     (made.folder / GOLDEN).unlink()
-    golden_refused(made, "cannot be read as golden outputs")
+    golden_refused(made, "golden.npz cannot be read: No such file")
 
 
 class Bomb:
@@ -229,7 +229,7 @@ def test_a_zip_that_unpacks_to_more_than_memory_is_not_unpacked(made: Artifact, 
     with zipfile.ZipFile(made.folder / GOLDEN, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("images.npy", bytes(1 << 21))
     monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("it was unpacked"))
-    golden_refused(made, f"unpacks to {1 << 21} bytes; golden outputs have at most {1 << 20}")
+    golden_refused(made, f"it unpacks to {1 << 21} bytes; at most {1 << 20} are read")
 
 
 def test_an_array_that_claims_a_size_beyond_memory_is_an_error(made: Artifact):
@@ -238,7 +238,7 @@ def test_an_array_that_claims_a_size_beyond_memory_is_an_error(made: Artifact):
     with zipfile.ZipFile(made.folder / GOLDEN, "w") as archive:
         for name in ("images", "logits"):
             archive.writestr(f"{name}.npy", header.getvalue())
-    golden_refused(made, "cannot be read as golden outputs")
+    golden_refused(made, "golden.npz cannot be read: No such file")
 
 
 @pytest.mark.parametrize(

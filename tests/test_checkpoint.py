@@ -152,7 +152,7 @@ def test_weights_with_any_byte_changed_are_an_error_with_both_checksums(written:
 
 def test_weights_that_are_larger_than_any_of_ours_are_not_read(written: Checkpoint, monkeypatch):
     monkeypatch.setattr(module, "MAX_WEIGHTS_BYTES", 1000)
-    refused(written, "a checkpoint of ours has at most 1000", Checkpoint.weights)
+    refused(written, "at most 1,000 are read", Checkpoint.weights)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ PACKAGE = ROOT / "toolkit"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 LOWEST = ("errors", "printable", "limits", "files", "signals", "progress", "tensors", "workers")  # each imports those before it alone
 BASE = (
-    "recipe", "disks", "scratch", "writing", "workspace", "devices", "checkpoint", "artifact", "gates", "records", "environment",
-    "ranks", "_torchvision",
+    "archives", "recipe", "disks", "scratch", "writing", "workspace", "devices", "checkpoint", "artifact", "gates", "records",
+    "environment", "ranks", "_torchvision",
 )  # fmt: skip
 LEVELS = (  # a room may import itself and the levels before its own
     *((room,) for room in LOWEST),
@@ -31,6 +31,7 @@ LEVELS = (  # a room may import itself and the levels before its own
     ("__main__",),
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
+OF_MIL = ("errors", "limits", "files")  # so that the evaluator could leave home as a package of its own
 MOST_LINES = 400
 TEXT = {".py", ".md", ".toml", ".txt", ".yml", ".yaml", ".json", ".jsonl", ".html", ".sh", ".cfg", ".csv", ".svg", ""}
 
@@ -56,7 +57,7 @@ def faults(room: str, text: str) -> list[str]:
     """Imports of a module of that room that point the wrong way."""
     found = []
     for other in imported_rooms(ast.parse(text)):
-        allowed = other == "errors" if room == "mil" else LEVEL[other] < LEVEL[room] or (room in BASE and other in BASE)
+        allowed = other in OF_MIL if room == "mil" else LEVEL[other] < LEVEL[room] or (room in BASE and other in BASE)
         if other != room and not allowed:
             found.append(f"{room} imports {other}")
     return found

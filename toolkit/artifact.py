@@ -7,7 +7,6 @@ exports/<format>-<variant>/model.<…>       the file (or package) that ships
 
 import hashlib
 import unicodedata
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -16,6 +15,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from toolkit.archives import members
 from toolkit.checkpoint import MAX_CARD_BYTES, WEIGHTS, Checkpoint, sha256_of
 from toolkit.errors import ArtifactError, CheckpointError
 from toolkit.files import FILE, FOLDER, kind_of, opened, read_bytes
@@ -25,6 +25,7 @@ from toolkit.tensors import CLASS_LABEL, IMAGE, LOGITS, PROBABILITIES, TensorSpe
 
 MANIFEST, GOLDEN = "manifest.json", "golden.npz"
 MAX_GOLDEN_BYTES = 256 << 20
+MAX_GOLDEN_MEMBERS = 16  # images, logits
 KEPT = "kept in fp32: "  # how a manifest's notes say which ops stayed so
 TORCH = "torch"  # the format of a checkpoint when it is run beside the exported files
 MAX_FILES = 10_000  # in an artifact's folder
@@ -134,11 +135,11 @@ class Artifact:
         """(images (N, C, H, W) float32 0..255, logits (N, classes) float64)."""
         path = self.folder / GOLDEN
         try:
-            with zipfile.ZipFile(path) as archive:
-                if (size := sum(member.file_size for member in archive.infolist())) > MAX_GOLDEN_BYTES:
-                    raise ArtifactError(f"{path} unpacks to {size} bytes; golden outputs have at most {MAX_GOLDEN_BYTES}")
-            with np.load(path, allow_pickle=False) as arrays:
-                images, logits = arrays["images"], arrays["logits"]
+            with opened(path, MAX_GOLDEN_BYTES, raises=ArtifactError, advice="Export again") as file:
+                members(file, MAX_GOLDEN_MEMBERS, MAX_GOLDEN_BYTES)
+                file.seek(0)
+                with np.load(file, allow_pickle=False) as arrays:
+                    images, logits = arrays["images"], arrays["logits"]
         except ArtifactError:
             raise
         except Exception as error:  # zipfile, zlib and numpy raise a dozen types, depending on where the file is damaged

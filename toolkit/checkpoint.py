@@ -7,18 +7,25 @@ checkpoint/resume.pt           optimiser and schedule state, read with weights_o
 
 import hashlib
 import json
+import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from toolkit.archives import members
 from toolkit.errors import CheckpointError, RecipeError
+from toolkit.files import opened
 from toolkit.recipe import Recipe, fault_rows
 
 if TYPE_CHECKING:
     import torch
 
+MAX_MEMBERS = 1 << 15  # of resume.pt: three numbers or more for each weight
+MAX_HEADER_BYTES = 16 << 20  # of the weights: a hundred bytes for each
+MAX_PICKLE_BYTES = 4 << 20  # of resume.pt: a hundred bytes for each of these; read as Python objects, ten times as large
 WEIGHTS, CARD, RESUME = "model.safetensors", "checkpoint.json", "resume.pt"
 MAX_CARD_BYTES = 16 << 20
 MAX_WEIGHTS_BYTES = 4 << 30  # an on-device classifier is far smaller; a larger header would be read into memory
@@ -92,8 +99,7 @@ class Checkpoint:
         path = self.weights_path
         if not path.is_file():
             raise CheckpointError(f"the checkpoint in {self.folder} has no {WEIGHTS}. Copy the whole folder, or train again")
-        if path.stat().st_size > MAX_WEIGHTS_BYTES:
-            raise CheckpointError(f"{path} has {path.stat().st_size} bytes; a checkpoint of ours has at most {MAX_WEIGHTS_BYTES}")
+        _check_header(path)
         if (found := sha256_of(path)) != self.card.weights_sha256:
             expected = self.card.weights_sha256
             raise CheckpointError(
@@ -108,6 +114,7 @@ class Checkpoint:
         """name → shape of each weight, from the file's header alone."""
         import safetensors
 
+        _check_header(self.weights_path)
         try:
             with safetensors.safe_open(self.weights_path, framework="pt") as file:
                 return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # it is no dict
@@ -115,24 +122,48 @@ class Checkpoint:
             raise CheckpointError(f"{self.weights_path} is not a safetensors file: {error}") from error
 
     def resume_state(self) -> dict[str, Any]:
-        """Optimiser state. `weights_only=True`: an untrusted file must not be able to run code."""
+        """Optimiser state. `weights_only=True`: an untrusted file must not be able to run code.
+
+        Raises CheckpointError for what is missing, larger than makes sense beside the weights, damaged, or of other weights.
+        """
         import torch
 
         path = self.folder / RESUME
         if not path.is_file():
             raise CheckpointError(f"the checkpoint in {self.folder} has no {RESUME}, so training cannot go on. Begin anew: --restart")
-        if path.stat().st_size > (most := 8 * self.weights_path.stat().st_size + (16 << 20)):
-            raise CheckpointError(
-                f"{path} has {path.stat().st_size} bytes; beside these weights at most {most} make sense. Begin anew: --restart"
-            )
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises a dozen types here, depending on where the file is damaged
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise CheckpointError(f"{path} cannot be read as training state ({reason}). Begin anew: --restart") from error
+        most = 8 * self.weights_path.stat().st_size + (16 << 20)  # two moments, an average, and the same again
+        with opened(path, most, raises=CheckpointError, advice="Begin anew: --restart") as file:
+            try:
+                _check_stored(file)
+                file.seek(0)
+                state = torch.load(file, map_location="cpu", weights_only=True)
+            except Exception as error:  # torch raises a dozen types here, depending on where the file is damaged
+                reason = f"{type(error).__name__}: {error}".splitlines()[0]
+                raise CheckpointError(f"{path} cannot be read as training state ({reason}). Begin anew: --restart") from error
         if not isinstance(state, dict) or state.get("weights_sha256") != self.card.weights_sha256:
             raise CheckpointError(f"{path} belongs to other weights than {WEIGHTS} beside it. Begin anew: --restart")
         return state
+
+
+def _check_header(path: Path) -> None:
+    """A safetensors file begins with the length of its header, which becomes an object for each tensor that it names."""
+    with opened(path, MAX_WEIGHTS_BYTES, raises=CheckpointError, advice="Copy it again, or train again") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > MAX_HEADER_BYTES:
+        raise CheckpointError(
+            f"{path} is not a safetensors file of ours: its header has {length} bytes, at most {MAX_HEADER_BYTES} are read. "
+            "Copy it again, or train again"
+        )
+
+
+def _check_stored(file: BinaryIO) -> None:
+    """torch.save packs nothing, and lays nothing over something else. Raises ValueError for an archive that grows when it is read."""
+    size = file.seek(0, os.SEEK_END)
+    for each in members(file, MAX_MEMBERS, size):
+        if each.compress_type != zipfile.ZIP_STORED or each.file_size != each.compress_size:
+            raise ValueError(f"{each.filename[:80]!r} is packed, {each.compress_size} bytes for {each.file_size}; torch.save packs nothing")
+        if each.filename.endswith(".pkl") and each.file_size > MAX_PICKLE_BYTES:
+            raise ValueError(f"{each.filename[:80]!r} has {each.file_size} bytes, and says only where the numbers lie")
 
 
 def write_checkpoint(folder: Path, weights: "dict[str, torch.Tensor]", card: dict[str, Any], resume: dict[str, Any] | None) -> Checkpoint:

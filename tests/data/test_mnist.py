@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import io
+import os
 import shutil
 import urllib.request
 from pathlib import Path
@@ -179,9 +180,9 @@ def test_a_mirror_that_gives_another_file_is_an_error(copy: Path, mirror):
 
 @pytest.mark.usefixtures("no_download")
 def test_a_file_that_cannot_be_read_is_an_error(copy: Path, monkeypatch):
-    def failing(self: Path, *arguments):
+    def failing(path: Path, flags: int):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", failing)
-    with pytest.raises(DataError, match=r"cannot read .*train-images-idx3-ubyte\.gz: Permission denied"):
+    monkeypatch.setattr(os, "open", failing)
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz cannot be read: Permission denied"):
         load("mnist", copy)

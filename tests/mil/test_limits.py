@@ -13,6 +13,7 @@ from tests.mil.raw import Name, write
 from toolkit.errors import ArtifactError, DataError
 from toolkit.mil import ReferenceEvaluator
 from toolkit.mil._proto import model_pb2
+from toolkit.mil.limits import Budget
 from toolkit.mil.ops import control
 from toolkit.mil.ops.table import OPS
 from toolkit.mil.ops.types import TensorList
@@ -25,6 +26,11 @@ def _mb() -> Any:
     from coremltools.converters.mil import Builder
 
     return Builder
+
+
+def holding(elements: int) -> Budget:
+    """Budget under which so many elements may be alive."""
+    return Budget(memory_bytes=16 * elements)
 
 
 def edit(path: Path, act: Callable[[Any], None]) -> Path:
@@ -100,11 +106,16 @@ def test_a_list_does_not_grow_without_bound(build: Build, monkeypatch: pytest.Mo
         ReferenceEvaluator(build(program, (1,))).predict({"x": np.ones(1)})
 
 
-def test_constants_count_together(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toolkit.mil.binding.MAX_LIVE_ELEMENTS", 40)
-    path = build(lambda x: _mb().add(x=_mb().add(x=x, y=np.ones(X, np.float32)), y=np.full(X, 2, np.float32)), X)
-    with pytest.raises(ArtifactError, match="constants of 64 elements, more than 40"):
-        ReferenceEvaluator(path)
+def test_constants_count_together(build: Build) -> None:
+    mb = _mb()
+    path = build(
+        lambda x: mb.mul(
+            x=mb.add(x=x, y=np.ones(X, np.float32)), y=mb.sub(x=np.full(X, 2, np.float32), y=mb.mul(x=x, y=np.full(X, 3, np.float32)))
+        ),
+        X,
+    )
+    with pytest.raises(ArtifactError, match="constants of 96 elements, more than 64"):
+        ReferenceEvaluator(path, budget=holding(64))
 
 
 def test_programs_of_too_many_ops_are_refused(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,10 +181,10 @@ def test_boxes_of_many_images_are_refused_at_no_cost(ios: int) -> None:
     assert grown() - before < 500_000
 
 
-def test_elements_of_lists_are_alive(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_elements_of_lists_are_alive(build: Build) -> None:
     """A loop that writes another value each round into a list."""
     mb = _mb()
-    monkeypatch.setattr("toolkit.mil.plan.MAX_LIVE_ELEMENTS", 1000)
+    budget = holding(6000)  # an item counts for 128 elements besides its own
 
     def program(rounds: int) -> Callable[[Any], Any]:
         def body(x: Any) -> Any:
@@ -187,9 +198,10 @@ def test_elements_of_lists_are_alive(build: Build, monkeypatch: pytest.MonkeyPat
 
         return body
 
-    assert next(iter(ReferenceEvaluator(build(program(20), (32,))).predict({"x": np.ones(32)}).values())).tolist() == [20]
-    with pytest.raises(ArtifactError, match="elements alive, more than 1000"):
-        ReferenceEvaluator(build(program(40), (32,))).predict({"x": np.ones(32)})
+    evaluator = ReferenceEvaluator(build(program(20), (32,)), budget=budget)
+    assert next(iter(evaluator.predict({"x": np.ones(32)}).values())).tolist() == [20]
+    with pytest.raises(ArtifactError, match="more than 6000 elements alive"):
+        ReferenceEvaluator(build(program(200), (32,)), budget=budget).predict({"x": np.ones(32)})
 
 
 def test_a_list_does_not_keep_what_its_elements_were_cut_from() -> None:
@@ -202,14 +214,13 @@ def test_states_count_as_well(tmp_path: Path) -> None:
     states = [(f"s{index}", "state:fp16", (2**28,)) for index in range(20)]
     path = write(tmp_path, [("x", "fp16", (2,)), *states], [("relu", {"x": Name("x")}, [("y", "fp16", (2,))])], ["y"], opset=18)
     with pytest.raises(ArtifactError, match="elements alive at the start, more than"):
-        ReferenceEvaluator(path)
+        ReferenceEvaluator(path, budget=Budget(memory_bytes=16 << 30))
 
 
-def test_no_more_inputs_are_stacked_than_fit(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_inputs_are_stacked_than_fit(build: Build) -> None:
     """The stack shrinks; one input and what is asked for beside it must fit."""
     mb = _mb()
-    evaluator = ReferenceEvaluator(build(lambda x: mb.tanh(x=mb.relu(x=x, name="a")), (1, 32)))
-    monkeypatch.setattr("toolkit.mil.plan.MAX_LIVE_ELEMENTS", 1000)
+    evaluator = ReferenceEvaluator(build(lambda x: mb.tanh(x=mb.relu(x=x, name="a")), (1, 32)), budget=holding(1000))
     sizes: list[int] = []
     tanh = OPS["tanh"].function
 
@@ -223,6 +234,6 @@ def test_no_more_inputs_are_stacked_than_fit(build: Build, monkeypatch: pytest.M
     (result,) = evaluator.predict_array(np.zeros((25, 32))).values()
     assert result.shape == (25, 32)
     assert max(sizes) * evaluator._plan.peak <= 1000 < (max(sizes) + 1) * evaluator._plan.peak
-    monkeypatch.setattr("toolkit.mil.plan.MAX_LIVE_ELEMENTS", evaluator._plan.peak)
+    evaluator._plan.budget = holding(evaluator._plan.peak)
     with pytest.raises(DataError, match="1 intermediates do not fit in memory together"):
         evaluator.predict({"x": np.zeros((1, 32))}, intermediates=["a"])

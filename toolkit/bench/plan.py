@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from toolkit.errors import ToolkitError
+from toolkit.limits import thread_count
 
 Scenario = Literal["stream", "offline", "paced", "cold", "sustained"]
 SCENARIOS: dict[Scenario, str] = {
@@ -63,6 +64,8 @@ class Options:
             raise ToolkitError(f"there is no preset {self.preset!r}; there are {', '.join(PRESETS)}")
         if self.scenario not in get_args(Scenario):
             raise ToolkitError(f"there is no scenario {self.scenario!r}; there are {', '.join(SCENARIOS)}")
+        for each in self.threads:
+            thread_count(each)
         if (self.hz is not None) != (self.scenario == "paced"):
             raise ToolkitError("--scenario paced and --hz N belong together: give both, or neither")
         if (self.seconds is not None) != (self.scenario == "sustained"):

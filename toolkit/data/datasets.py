@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import io
 import os
 import shutil
 import tempfile
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from toolkit._torchvision import import_torchvision
 from toolkit.errors import DataError
+from toolkit.files import read_bytes
+from toolkit.limits import MAX_ARCHIVE_BYTES
 
 DIGITS = tuple("0123456789")
 
@@ -59,18 +62,16 @@ def load_mnist(data_dir: Path, download: bool) -> Dataset:
     from torchvision.datasets import MNIST
 
     raw = data_dir / "MNIST" / "raw"
-    missing = [file for file, _ in MNIST.resources if not (raw / file).is_file()]
+    missing = [file for file, _ in MNIST.resources if not os.path.lexists(raw / file)]  # a link to nowhere is there: it is not written to
     if missing and not download:
         raise DataError(f"MNIST is not in {raw}: {', '.join(missing)} missing. Give the folder with --data-dir or TOOLKIT_DATA")
-    for file, md5 in MNIST.resources:  # before a download as well: a damaged file is reported, not papered over
-        if file not in missing:
-            _check_md5(raw / file, md5)
+    # Before a download as well: a damaged file is reported, not papered over.
+    archives = {file: _verified(raw / file, md5) for file, md5 in MNIST.resources if file not in missing}
     if missing:
         _download_mnist(data_dir, missing)
-        for file, md5 in MNIST.resources:
-            _check_md5(raw / file, md5)
+        archives |= {file: _verified(raw / file, md5) for file, md5 in MNIST.resources if file in missing}
     try:
-        return _unpacked(raw)
+        return _unpacked(archives)
     except OSError as error:
         raise DataError(
             f"MNIST cannot be unpacked in {tempfile.gettempdir()}: {error.strerror or error}. Make room there (60 MB), or name another "
@@ -78,15 +79,15 @@ def load_mnist(data_dir: Path, download: bool) -> Dataset:
         ) from error
 
 
-def _unpacked(raw: Path) -> Dataset:
-    """By torchvision, which reads files that are unpacked."""
+def _unpacked(archives: dict[str, bytes]) -> Dataset:
+    """By torchvision, which reads files that are unpacked. `archives`: name → content, of the right checksum."""
     from torchvision.datasets import MNIST
 
     with tempfile.TemporaryDirectory() as folder:
         unpacked = Path(folder) / "MNIST" / "raw"
         unpacked.mkdir(parents=True)
-        for file, _ in MNIST.resources:
-            with gzip.open(raw / file) as source, (unpacked / file.removesuffix(".gz")).open("wb") as target:
+        for file, content in archives.items():
+            with gzip.open(io.BytesIO(content)) as source, (unpacked / file.removesuffix(".gz")).open("wb") as target:
                 shutil.copyfileobj(source, target)
         train, test = MNIST(folder, train=True), MNIST(folder, train=False)
         return Dataset(
@@ -106,15 +107,13 @@ def _download_mnist(data_dir: Path, missing: list[str]) -> None:
         ) from error
 
 
-def _check_md5(path: Path, expected: str) -> None:
-    """MD5 because that is what torchvision publishes; it guards against damage, as the mirrors' transport does not."""
-    try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
+def _verified(path: Path, expected: str) -> bytes:
+    """The content of a file that has this MD5, which is what torchvision publishes; the mirrors' transport guards nothing."""
+    content = read_bytes(path, MAX_ARCHIVE_BYTES, raises=DataError, advice="Delete it; it is downloaded again")
+    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if found != expected:
         raise DataError(f"{path} is damaged or another file: MD5 expected {expected}, found {found}. Delete it; it is downloaded again")
+    return content
 
 
 def load_digits(data_dir: Path, download: bool) -> Dataset:

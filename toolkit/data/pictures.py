@@ -1,5 +1,6 @@
 """Picture files brought to the form of the training images: gray, light strokes on black, the model's size."""
 
+import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +9,12 @@ from typing import Any
 import numpy as np
 
 from toolkit.errors import DataError
+from toolkit.files import read_bytes
+from toolkit.limits import MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS, MAX_PICTURE_VISITS
 
-MAX_PIXELS = 64_000_000  # an 8000×8000 photograph; anything larger is refused before it is decoded
+MAX_PIXELS = MAX_PICTURE_PIXELS  # anything larger is refused before it is decoded
 FORMATS = ("PNG", "JPEG")
+START_OF_SCAN = b"\xff\xda"  # the marker of one pass; within what a pass holds, FF is followed by 00
 
 
 @dataclass(frozen=True)
@@ -25,37 +29,47 @@ def read_picture(path: Path, shape: tuple[int, int, int], invert: bool | None = 
     """A PNG or JPEG of any size and mode. `invert` None: detected from the border, where background is expected.
 
     The camera's orientation tag is followed, transparency is laid on white paper, and the picture is scaled to fit and
-    centred, its proportions kept. Raises DataError for anything that is no readable picture.
+    centred, its proportions kept; of several pictures in a file, the first. Raises DataError for anything that is no readable picture:
+    no regular file, another format, damaged, or beyond the limits of toolkit/limits.py.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import ImageOps
+    from PIL.Image import Resampling
 
     if shape[0] != 1:
         raise DataError(f"this model takes {shape[0]} channels; pictures are read as gray, with one")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own, lower limit follows
-            with Image.open(path, formats=FORMATS) as opened:
-                if opened.width * opened.height > MAX_PIXELS:
-                    raise DataError(f"{path} has {opened.width}×{opened.height} pixels; at most {MAX_PIXELS:,} are read. Scale it down")
-                upright = ImageOps.exif_transpose(opened)
-                gray = _gray(upright)
-    except FileNotFoundError as error:
-        raise DataError(f"there is no picture {path}") from error
-    except Image.DecompressionBombError as error:
-        raise DataError(f"{path} has more pixels than are read, at most {MAX_PIXELS:,}: {error}. Scale it down") from error
-    except UnidentifiedImageError as error:
-        raise DataError(f"{path} is not a PNG or JPEG picture ({error})") from error
-    except (IsADirectoryError, PermissionError) as error:
-        raise DataError(f"cannot read {path}: {error.strerror}. Give a PNG or JPEG file") from error
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise DataError(f"{path} is damaged and cannot be decoded: {error}") from error
+    gray = _decoded(path, read_bytes(path, MAX_PICTURE_BYTES, raises=DataError, advice="Give a PNG or JPEG file"))
     pixels = np.asarray(gray, np.uint8)
     inverted = _is_dark_on_light(pixels) if invert is None else invert
     if inverted:
         gray = ImageOps.invert(gray)
-    method = Image.Resampling.BOX if max(gray.size) > max(shape[1:]) else Image.Resampling.BILINEAR
+    method = Resampling.BOX if max(gray.size) > max(shape[1:]) else Resampling.BILINEAR
     fitted = ImageOps.pad(gray, (shape[2], shape[1]), method=method, color=0)
     return Picture(np.asarray(fitted, np.float32)[None].copy(), inverted)
+
+
+def _decoded(path: Path, data: bytes) -> Any:
+    """The picture in mode L, 0..255, upright. Formats are listed: for others Pillow would start programs, Ghostscript for one."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own, lower limit follows
+            warnings.filterwarnings("error", "Corrupt EXIF")  # it may have said which side is up
+            with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+                pixels = opened.width * opened.height
+                if pixels > MAX_PIXELS:
+                    raise DataError(f"{path} has {opened.width}×{opened.height} pixels; at most {MAX_PIXELS:,} are read. Scale it down")
+                if (scans := data.count(START_OF_SCAN)) * pixels > MAX_PICTURE_VISITS and opened.format == "JPEG":
+                    raise DataError(f"{path} is a JPEG of {scans} passes over {pixels} pixels, made to take long. Save it anew")
+                return _gray(ImageOps.exif_transpose(opened))
+    except DataError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{path} has more pixels than are read, at most {MAX_PIXELS:,}: {error}. Scale it down") from error
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path} is not a PNG or JPEG picture. Give one of these") from error
+    except Exception as error:  # Pillow raises a dozen types, depending on where the file is damaged: struct.error, KeyError, zlib.error
+        raise DataError(f"{path} is damaged and cannot be decoded: {type(error).__name__}: {error}. Save it anew") from error
 
 
 def _gray(image: Any) -> Any:
@@ -63,7 +77,8 @@ def _gray(image: Any) -> Any:
     from PIL import Image
 
     if image.mode.startswith("I"):
-        return Image.fromarray((np.asarray(image, np.float64).clip(0, 65535) / 257).round().astype(np.uint8))
+        values = np.asarray(image, np.int32).clip(0, 65535)
+        return Image.fromarray(((values + 128) // 257).astype(np.uint8))  # to the nearest: 257 is odd, so there are no halves
     if image.has_transparency_data:
         image = image.convert("RGBA")
         paper = Image.new("RGBA", image.size, "white")

@@ -1,7 +1,7 @@
 """Runs Core ML ML Programs (.mlpackage) on any machine, without Apple software: a judge of what was exported.
 
 Every op is one small function whose docstring is its specification; nothing is skipped and nothing is guessed.
-It imports nothing of the toolkit but `errors`; it proves the file, not Apple's kernels (docs/mil.md).
+It imports nothing of the toolkit but `errors`, `limits` and `files`; it proves the file, not Apple's kernels (docs/mil.md).
 """
 
 from typing import TYPE_CHECKING, Any

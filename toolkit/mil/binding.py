@@ -1,6 +1,7 @@
 """From a Program to a Plan: binds every argument of every op, and refuses whatever is unknown, before anything runs."""
 
-from collections.abc import Callable
+from collections import ChainMap, Counter
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from toolkit.errors import ArtifactError
 from toolkit.mil import signatures
 from toolkit.mil.dtypes import DTYPES, NUMBERS
-from toolkit.mil.limits import MAX_LIVE_ELEMENTS
+from toolkit.mil.limits import current
 from toolkit.mil.literals import computed_value, literal, tensor
 from toolkit.mil.ops.op import Op
 from toolkit.mil.ops.table import OPS
@@ -40,11 +41,12 @@ def bind(program: Program, mode: str) -> Plan:
 class _Scope:
     """What the ops of one block can name: values in slots, and constants, which get a slot when first used as a tensor."""
 
-    slots: dict[str, int]
-    constants: dict[str, Constant]
+    slots: MutableMapping[str, int]
+    constants: MutableMapping[str, Constant]
 
     def nested(self) -> "_Scope":
-        return _Scope(dict(self.slots), dict(self.constants))
+        """What is defined in there is not seen outside; a copy of all names for each block would take too long."""
+        return _Scope(ChainMap({}, self.slots), ChainMap({}, self.constants))
 
     def __contains__(self, name: str) -> bool:
         return name in self.slots or name in self.constants
@@ -55,7 +57,7 @@ class _Binder:
 
     def __init__(self, program: Program, mode: str) -> None:
         self.program = program
-        self.plan = Plan(program.path, mode)
+        self.plan = Plan(program.path, mode, current().budget)
         self.decoded = 0  # elements of all constants so far
         self.defined_at = dict(_definitions(program.block))
 
@@ -210,8 +212,8 @@ class _Binder:
         """The labels of `classify`: each once, or a dictionary would lose a probability; and one for each probability."""
         if not all(isinstance(each, str | int) for each in labels):
             raise self.error(operation, "a class label is neither text nor a whole number")
-        if len(set(labels)) != len(labels):
-            raise self.error(operation, f"label {next(each for each in labels if labels.count(each) > 1)!r} stands for several classes")
+        if twice := [label for label, count in Counter(labels).items() if count > 1]:
+            raise self.error(operation, f"label {twice[0]!r} stands for several classes")
         if probabilities.fixed and probabilities.elements != len(labels):
             raise self.error(operation, f"{probabilities.elements} probabilities for {len(labels)} class labels")
         return labels
@@ -260,8 +262,8 @@ class _Binder:
 
     def count(self, elements: int) -> None:
         self.decoded += elements
-        if self.decoded > MAX_LIVE_ELEMENTS:
-            raise ArtifactError(f"{self.program.path}: constants of {self.decoded} elements, more than {MAX_LIVE_ELEMENTS}. Too large.")
+        if self.decoded > (most := self.plan.budget.live):
+            raise ArtifactError(f"{self.program.path}: constants of {self.decoded} elements, more than {most}. Too large.")
 
     def computed(self, argument: Argument, scope: _Scope) -> int | None:
         """The slot of an argument that is no constant."""

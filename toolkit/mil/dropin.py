@@ -7,8 +7,9 @@ What coremltools checks before it calls the framework stays real. Queries about 
 """
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -24,28 +25,70 @@ SPECIFICATION = 10  # iOS 26: the newest coremltools 9.0 writes; whether an opse
 
 @contextmanager
 def coremltools_predict(mode: str = "as-typed") -> Iterator[None]:
-    """Makes `MLModel.predict`, `make_state` and what builds on them work; undone on exit, and may be nested.
+    """Makes `MLModel.predict`, `make_state` and what builds on them work, until the last of the contexts that were entered is left.
 
-    Models made inside keep working outside. For start and stop: `ExitStack().enter_context(coremltools_predict())`.
-    coremltools' settings are the process's, so this is not for several threads at once.
+    Contexts may be nested, overlap, and be entered and left in any order and in any thread: coremltools' settings are the process's,
+    so the mode is that of the context entered last, of those not yet left. Models made inside keep working outside, in their mode.
+    For start and stop: `ExitStack().enter_context(coremltools_predict())`.
     """
     import_coremltools()
+    proxy = proxy_class(mode)
+    with _LOCK:
+        if not _ENTERED:
+            _REPLACED.extend(_replace())
+        _ENTERED.append(proxy)
+        _call(proxy)
+    try:
+        yield
+    finally:
+        with _LOCK:
+            _ENTERED.remove(proxy)
+            if _ENTERED:
+                _call(_ENTERED[-1])
+            else:
+                _restore()
+
+
+_LOCK = threading.Lock()
+_ENTERED: list[type] = []  # the proxies of the contexts that were entered and not left, in this order
+_REPLACED: list[tuple[str, Any, Any]] = []  # the name of a function of coremltools, itself, what stands in its place meanwhile
+_PROXIES: list[tuple[Any, Any]] = []  # a module, and the class that it calls otherwise
+
+
+def _replace() -> list[tuple[str, Any, Any]]:
+    """Makes coremltools believe that this is macOS; what was replaced."""
     from coremltools.models import _compiled_model, model, utils
 
-    proxy = proxy_class(mode)
-    with ExitStack() as stack:
-        for module in (model, _compiled_model):
-            stack.enter_context(_replaced(module, "_MLModelProxy", proxy))
-        stack.enter_context(_everywhere("_is_macos", utils._is_macos, lambda: True))
-        stack.enter_context(_everywhere("_macos_version", utils._macos_version, lambda: MACOS))
-        yield
+    _PROXIES.extend((module, module._MLModelProxy) for module in (model, _compiled_model))
+    replaced = [("_is_macos", utils._is_macos, lambda: True), ("_macos_version", utils._macos_version, lambda: MACOS)]
+    for name, original, replacement in replaced:
+        _rebind(name, original, replacement)
+    return replaced
+
+
+def _call(proxy: type) -> None:
+    for module, _ in _PROXIES:
+        module._MLModelProxy = proxy
+
+
+def _restore() -> None:
+    for module, before in _PROXIES:
+        module._MLModelProxy = before
+    for name, original, replacement in _REPLACED:
+        _rebind(name, replacement, original)
+    _PROXIES.clear()
+    _REPLACED.clear()
 
 
 def proxy_class(mode: str) -> type:
     """The class that coremltools is to call instead of its binding: `coremlpython/CoreMLPython.mm` of coremltools 9.0."""
     from toolkit.mil.evaluator import ReferenceEvaluator, State
 
+    chosen = mode
+
     class EvaluatorProxy:
+        mode = chosen
+
         @staticmethod
         def maximum_supported_specification_version() -> int:
             return SPECIFICATION
@@ -121,27 +164,8 @@ def _as_runtime_error(lead: str = "") -> Iterator[None]:
         raise RuntimeError(f"{lead if isinstance(error, ArtifactError) else ''}{error}") from error
 
 
-@contextmanager
-def _replaced(module: Any, name: str, value: object) -> Iterator[None]:
-    before = getattr(module, name)
-    setattr(module, name, value)
-    try:
-        yield
-    finally:
-        setattr(module, name, before)
-
-
-@contextmanager
-def _everywhere(name: str, original: Callable[[], Any], replacement: Callable[[], Any]) -> Iterator[None]:
-    """In every module of coremltools that has imported `original` by that name; on exit also in those imported meanwhile."""
-    _rebind(name, original, replacement)
-    try:
-        yield
-    finally:
-        _rebind(name, replacement, original)
-
-
 def _rebind(name: str, old: object, new: object) -> None:
+    """In every module of coremltools that has imported `old` by that name, also in those imported meanwhile."""
     for module_name, module in list(sys.modules.items()):
         if module_name.partition(".")[0] == "coremltools" and vars(module).get(name) is old:
             setattr(module, name, new)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from toolkit.errors import ArtifactError, DataError
+from toolkit.limits import thread_count
 from toolkit.mil import mixed
 from toolkit.mil.binding import bind
 from toolkit.mil.features import (
@@ -24,11 +25,11 @@ from toolkit.mil.features import (
     picture,
     state_types,
 )
-from toolkit.mil.limits import MAX_LIVE_ELEMENTS
+from toolkit.mil.limits import Budget, Work, applied
 from toolkit.mil.ops.types import Cell
 from toolkit.mil.packing import pack
 from toolkit.mil.plan import Plan, Routine, Target, execute, storage
-from toolkit.mil.program import load_program
+from toolkit.mil.program import Program, load_program
 from toolkit.mil.prove import prove
 
 Inputs = Mapping[str, Any]
@@ -65,22 +66,29 @@ class ReferenceEvaluator:
     mode: 'as-typed' rounds each result to the type the program declares; 'fp32' and 'exact' (float64) do not round.
     threads: PyTorch threads while running, None for what the process has set.
     keep_fp32: values of an fp16 program that as-typed mode keeps in float32, to try mixed precision (mixed.py).
-    Raises ArtifactError at construction for anything damaged or unknown, DataError later for a wrong input.
+    budget: the memory and the operations that one prediction may take, by default what this machine has (limits.py).
+    Pickled and copied as its path and its arguments: the copy reads the package again.
+    Raises ArtifactError at construction for anything damaged or unknown or too large, DataError later for a wrong input.
     """
 
     def __init__(
         self, path: str | Path, mode: str = "as-typed", function: str | None = None, threads: int | None = None,
-        keep_fp32: frozenset[str] = frozenset(),
+        keep_fp32: frozenset[str] = frozenset(), budget: Budget | None = None,
     ) -> None:  # fmt: skip
-        if threads is not None and threads < 1:
-            raise ValueError(f"threads is {threads}; give at least 1, or None")
-        program = load_program(path, function)
+        self.budget = budget or Budget()
+        self.threads = thread_count(threads)
+        self.mode = mode
+        self._again = (Path(path).absolute(), mode, function, threads, keep_fp32, budget)
+        with applied(Work(self.budget)):
+            self._load(load_program(path, function), keep_fp32)
+
+    def _load(self, program: Program, keep_fp32: frozenset[str]) -> None:
+        mode = self.mode
         self.features: tuple[Feature, ...] = input_features(program)
         self._states = {name: Target.of(-1, name, type_, mode) for name, type_ in state_types(program).items()}
         self.function = program.function
+        self._files = program.files
         self.opset = program.opset
-        self.mode = mode
-        self.threads = threads
         self._plan: Plan = bind(program, mode)
         types = self._plan.types
         described = output_features(program, {name: types[slot] for name, slot in self._plan.outputs.items()})
@@ -92,6 +100,9 @@ class ReferenceEvaluator:
         prove(self._plan)
         if not keep_fp32:
             pack(self._plan)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _opened_again, (self._files, self._again)
 
     @property
     def class_labels(self) -> tuple[Any, ...]:
@@ -159,7 +170,8 @@ class ReferenceEvaluator:
             raise DataError(f"inputs are a {type(inputs).__name__}; give a dictionary of {sorted(names)}, or a list of dictionaries.")
         if not names - optional <= set(inputs) <= names:
             raise DataError(f"inputs are {sorted(map(str, inputs))}, the model takes {sorted(names)}: give exactly these.")
-        return {each.name: encode(each, inputs[each.name]) if each.name in inputs else default(each) for each in self.features}
+        with applied(Work(self.budget)):
+            return {each.name: encode(each, inputs[each.name]) if each.name in inputs else default(each) for each in self.features}
 
     def _cells(self, state: State | None) -> Mapping[str, Cell] | None:
         """The memory of `state`. Raises DataError unless it is one of this model's."""
@@ -222,7 +234,7 @@ class ReferenceEvaluator:
         wanted = {name: values[name] for name in names}
         if self._plan.room(wanted.values()) < 1:
             raise DataError(
-                f"{len(names)} intermediates do not fit in memory together, more than {MAX_LIVE_ELEMENTS} numbers: ask for fewer."
+                f"{len(names)} intermediates do not fit in memory together, more than {self.budget.live} numbers: ask for fewer."
             )
         return wanted
 
@@ -266,6 +278,14 @@ class ReferenceEvaluator:
         if self.mode == "as-typed" and type_.dtype == "fp16":
             return value.to(torch.float16).numpy()
         return (decode(value, type_) if value.ndim else value.numpy()).copy()
+
+
+def _opened_again(files: tuple[Any, ...], arguments: tuple[Any, ...]) -> ReferenceEvaluator:
+    """What unpickling calls. Raises ArtifactError where the package is another one by now."""
+    evaluator = ReferenceEvaluator(*arguments)
+    if evaluator._files != files:
+        raise ArtifactError(f"{arguments[0]} was changed after the evaluator was made that is copied here. Make a new one from the path.")
+    return evaluator
 
 
 def _op_types(routine: Routine) -> Iterator[str]:

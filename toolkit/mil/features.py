@@ -4,6 +4,7 @@ Source: `coremlpython/CoreMLPythonUtils.mm` of coremltools 9.0: fp16 outputs com
 shape (1,); a picture becomes numbers 0..255 in planes, in the order of the input's colour space; nothing is resized.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 
 from toolkit.errors import ArtifactError, DataError
 from toolkit.mil.dtypes import DTYPES, FLOATS, INTEGERS
+from toolkit.mil.limits import current
 from toolkit.mil.program import Program, Type
 
 _COLORS = {10: "GRAYSCALE", 20: "RGB", 30: "BGR", 40: "GRAYSCALE_FLOAT16"}  # FeatureTypes.proto ColorSpace
@@ -172,6 +174,9 @@ def host_array(what: str, value: Any) -> Array:
 def default(feature: Feature) -> torch.Tensor:
     """What an optional input is when it is not given."""
     shape = feature.shapes[0] if feature.shapes else tuple(low for low, _ in feature.ranges) or feature.type.sizes
+    most = current().budget.elements
+    if min(shape, default=0) < 0 or math.prod(shape) > most:
+        raise ArtifactError(f"the optional input {feature.name!r} has shape {shape[:8]}: at most {most} elements are made up. Give it.")
     return encode(feature, np.full(shape, feature.default))
 
 

@@ -7,6 +7,7 @@ import torch
 
 from toolkit.errors import ArtifactError
 from toolkit.mil.dtypes import INTEGERS
+from toolkit.mil.limits import MAX_LITERAL
 from toolkit.mil.ops.types import Bools, Ints, Labels, Rows, Tensor
 from toolkit.mil.plan import storage
 from toolkit.mil.program import Constant
@@ -17,7 +18,7 @@ def literal(constant: Constant, kind: Any) -> Any:
     value, dtype = constant.value, constant.type.dtype
     if (kind is str and dtype == "string") or (kind == Labels and dtype == "list"):
         return value
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray) and value.size <= MAX_LITERAL:
         family = "bool" if dtype == "bool" else "int" if dtype in INTEGERS else "float"
         rank = value.ndim
         if rank == 0 and (kind.__name__ == family or (kind is float and family == "int")):
@@ -33,7 +34,7 @@ def computed_value(value: Tensor, name: str, kind: Any) -> Any:
     """What `literal` does, for a parameter that the program computes."""
     family = bool if value.dtype == torch.bool else float if value.is_floating_point() else int
     wanted, rank = {Ints: (int, 1), Bools: (bool, 1)}.get(kind, (kind, 0))
-    if value.ndim == rank and (wanted is family or (wanted is float and family is int)):
+    if value.ndim == rank and value.numel() <= MAX_LITERAL and (wanted is family or (wanted is float and family is int)):
         return tuple(value.tolist()) if rank else kind(value.item())
     raise ArtifactError(f"input {name!r} is computed as {value.dtype}{list(value.shape)}, which cannot be its {wanted.__name__}")
 

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import ArtifactError
+from toolkit.files import read_bytes
+from toolkit.mil import wire
 from toolkit.mil._proto import model_pb2
-from toolkit.mil.limits import MAX_MANIFEST_BYTES, MAX_MODEL_BYTES
+from toolkit.mil.limits import MAX_MANIFEST_BYTES, current
 
 _AGAIN = "Export the model again, or copy the whole .mlpackage folder again."
 
@@ -37,9 +39,13 @@ def open_package(path: str | Path) -> Package:
     Raises ArtifactError when the folder is not a sound .mlpackage.
     """
     root = Path(path)
-    if root.is_file():
+    try:
+        is_file, exists = root.is_file(), root.exists()
+    except (OSError, ValueError) as error:  # no permission, a name too long, a NUL byte
+        raise ArtifactError(f"{root}: cannot be read ({error}). Give a .mlpackage folder or a .mlmodel file.") from error
+    if is_file:
         return Package(root.parent, root)
-    if not root.exists():
+    if not exists:
         raise ArtifactError(f"{root}: there is nothing at this path. Give a .mlpackage folder or a .mlmodel file.")
     if (root / "coremldata.bin").is_file() or root.suffix == ".mlmodelc":
         raise ArtifactError(
@@ -62,14 +68,16 @@ def read_spec(package: Package) -> Any:
     """The `Model` protobuf. Raises ArtifactError when it is damaged or is not an ML Program."""
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-    size = package.model.stat().st_size
-    if size > MAX_MODEL_BYTES:
-        raise ArtifactError(f"{package.model}: {size} bytes, more than the {MAX_MODEL_BYTES} a program may have.")
+    budget = current().budget
+    data = read_bytes(package.model, budget.model_bytes, raises=ArtifactError, advice=_AGAIN)
     spec = model_pb2().Model()
     try:
-        spec.ParseFromString(package.model.read_bytes())
+        wire.check(data, spec.DESCRIPTOR, budget.fields)
+        spec.ParseFromString(data)
+    except ArtifactError as error:
+        raise ArtifactError(f"{package.model}: {error}. {_AGAIN}") from error
     except (DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ArtifactError(f"{package.model}: {size} bytes, no Core ML protobuf ({error}). {_AGAIN}") from error
+        raise ArtifactError(f"{package.model}: {len(data)} bytes, no Core ML protobuf ({error}). {_AGAIN}") from error
     kind = spec.WhichOneof("Type")
     if kind != "mlProgram":
         raise ArtifactError(
@@ -80,11 +88,8 @@ def read_spec(package: Package) -> Any:
 
 
 def _read_manifest(root: Path, path: Path) -> Any:
-    size = path.stat().st_size
-    if size > MAX_MANIFEST_BYTES:
-        raise ArtifactError(f"{root}: Manifest.json has {size} bytes, more than {MAX_MANIFEST_BYTES}. {_AGAIN}")
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(read_bytes(path, MAX_MANIFEST_BYTES, raises=ArtifactError, advice=_AGAIN))
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{root}: Manifest.json is no JSON ({error}). {_AGAIN}") from error
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from toolkit.errors import ArtifactError
 from toolkit.mil.dtypes import FLOATS
-from toolkit.mil.limits import MAX_ELEMENTS, MAX_LIVE_ELEMENTS
+from toolkit.mil.limits import PER_ELEMENT, PER_KERNEL, Budget, Work, applied
 from toolkit.mil.ops.op import Op
 from toolkit.mil.ops.types import TensorList
 from toolkit.mil.program import Operation, Type
@@ -72,7 +72,7 @@ def slots_of(wire: Wire) -> tuple[int, ...]:
 class Step:
     """One op, bound. `call` has the literal parameters; `wires` and `late` say which slots feed the others.
 
-    `late` parameters are Python values that the program computes. `checked`: it needs no measuring any more.
+    `late` parameters are Python values that the program computes. `checked`: it needs no measuring any more, and takes `operations`.
     """
 
     operation: Operation
@@ -85,6 +85,7 @@ class Step:
     outputs: tuple[Target, ...]
     frees: tuple[int, ...] = ()  # slots that nobody reads after this step
     checked: bool = False
+    operations: int = PER_KERNEL
 
     def reads(self) -> list[int]:
         """The slots it needs, those of nested blocks included."""
@@ -95,11 +96,12 @@ class Step:
 
 @dataclass
 class Routine:
-    """A block, bound: its steps in order, what it takes and what it returns."""
+    """A block, bound: its steps in order, what it takes and what it returns. `operations`: of its steps, as far as known at load."""
 
     inputs: tuple[Target, ...]
     steps: list[Step]
     outputs: tuple[int, ...]
+    operations: int = 0
 
 
 @dataclass
@@ -108,6 +110,7 @@ class Plan:
 
     path: Path
     mode: str
+    budget: Budget = field(default_factory=Budget)
     slots: list[Any] = field(default_factory=list)
     types: list[Type] = field(default_factory=list)
     routine: Routine = field(default_factory=lambda: Routine((), [], ()))
@@ -126,7 +129,7 @@ class Plan:
     def room(self, kept: Iterable[int] = ()) -> int:
         """How many inputs may go through at once so that their values, those in the slots `kept` all along, fit in memory; or 0."""
         each = self.peak + sum(self.types[slot].elements for slot in kept)
-        fit = min((MAX_LIVE_ELEMENTS - self.constants) // max(1, each), MAX_ELEMENTS // max(1, self.largest))
+        fit = min((self.budget.live - self.constants) // max(1, each), self.budget.elements // max(1, self.largest))
         return min(fit, 1) if self.why_not_batched else fit
 
 
@@ -147,13 +150,15 @@ def execute(
 def _run(
     plan: Plan, routine: Routine, inputs: Mapping[str, Any], batch: int, states: Mapping[str, Any] | None, keep: frozenset[int]
 ) -> list[Any]:
-    run = _Run(plan, batch, keep, list(plan.slots))
-    for name, slot in plan.states.items():
-        run.slots[slot] = (states or {})[name]
-    for target in plan.routine.inputs:
-        run.slots[target.slot] = target.settle(inputs[target.name])
-    run.steps(routine)
-    return run.slots
+    with applied(Work(plan.budget, batch)) as work:
+        run = _Run(plan, batch, keep, list(plan.slots), work)
+        for name, slot in plan.states.items():
+            run.slots[slot] = (states or {})[name]
+        for target in plan.routine.inputs:
+            run.slots[target.slot] = target.settle(inputs[target.name])
+        work.spend(plan.routine.operations)
+        run.steps(routine)
+        return run.slots
 
 
 @dataclass
@@ -164,6 +169,7 @@ class _Run:
     batch: int
     keep: frozenset[int]
     slots: list[Any]
+    work: Work
 
     def steps(self, routine: Routine) -> None:
         """The inner loop. What is done here is done some hundred times an image: it stays plain."""
@@ -179,6 +185,8 @@ class _Run:
                 results = step.call(**arguments)
                 for target, result in zip(step.outputs, results if results.__class__ is tuple else (results,), strict=True):
                     slots[target.slot] = self.checked(step, target, result)
+                    if not step.checked:
+                        self.work.spend(PER_ELEMENT * _count(result))
             except MISFITS as error:
                 raise ArtifactError(_at(self.plan, step, error)) from error
             for slot in step.frees:
@@ -193,10 +201,16 @@ class _Run:
             arguments["blocks"] = tuple(partial(self.block, step, block) for block in step.blocks)
         if self.batch > 1 and step.op.stretch and step.outputs[0].slot in self.plan.batched:
             arguments |= step.op.stretch(step.settings, self.batch, step.outputs[0].type.sizes)
-        if not (step.checked or step.blocks or step.op.dynamic or step.op.bounded):
-            for shape in measure(step, arguments):
-                if shape.numel() > MAX_ELEMENTS:
-                    raise ArtifactError(f"would compute {list(shape)}, more than {MAX_ELEMENTS} elements")
+        if step.checked:
+            return
+        if step.blocks or step.op.dynamic or step.op.bounded:
+            self.work.spend(PER_ELEMENT * sum(_count(arguments[name]) for name, _ in step.wires))
+            return
+        shapes, operations = measure(step, arguments)
+        self.work.spend(operations)
+        for shape in shapes:
+            if shape.numel() > self.plan.budget.elements:
+                raise ArtifactError(f"would compute {list(shape)}, more than {self.plan.budget.elements} elements")
 
     def block(self, step: Step, routine: Routine, *values: Any) -> tuple[Any, ...]:
         """Calls a nested block. Its slots are its own, but it may read those of the blocks around it."""
@@ -204,6 +218,7 @@ class _Run:
             raise ArtifactError(f"a nested block takes {len(routine.inputs)} values, it is given {len(values)}")
         for target, value in zip(routine.inputs, values, strict=True):
             self.slots[target.slot] = self.checked(step, target, value)
+        self.work.spend(PER_KERNEL + routine.operations)
         self.steps(routine)
         return tuple(self.slots[slot] for slot in routine.outputs)
 
@@ -219,23 +234,25 @@ class _Run:
         if result.shape != shape:
             if shape is not None and not Type(target.type.dtype, shape).allows(tuple(result.shape)):
                 raise ArtifactError(misfit(result.shape, target.type))
-            if result.numel() > MAX_ELEMENTS >> 8:  # of a shape that the program leaves open
+            if result.numel() > self.plan.budget.elements >> 8:  # of a shape that the program leaves open
                 self.check_memory(result)
         return target.settle(result)
 
     def check_memory(self, result: Any) -> None:
         """Refuses what would not fit beside all that is alive. Lists share elements, so those are only told apart where it matters."""
+        most = self.plan.budget.live
         alive = [*self.slots, result]
+        self.work.spend(PER_ELEMENT * len(alive))
         if (
             sum(value.numel() if isinstance(value, Tensor) else value.elements for value in alive if isinstance(value, Tensor | TensorList))
-            <= MAX_LIVE_ELEMENTS
+            <= most
         ):
             return
         tensors = [value for value in alive if isinstance(value, Tensor)]
         tensors += [each for value in alive if isinstance(value, TensorList) for each in value.items if each is not None]
         total = sum({id(each): each.numel() for each in tensors}.values())
-        if total > MAX_LIVE_ELEMENTS:
-            raise ArtifactError(f"{total} elements alive, more than {MAX_LIVE_ELEMENTS}. The file is damaged, or too large")
+        if total > most:
+            raise ArtifactError(f"{total} elements alive, more than {most}. The file is damaged, or too large")
 
 
 def misfit(shape: torch.Size, declared: Type) -> str:
@@ -248,13 +265,22 @@ def _at(plan: Plan, step: Step, error: Exception) -> str:
     return message if message.startswith(f"{plan.path}: ") else f"{plan.path}: {step.operation}: {message.rstrip('.')}."
 
 
-def measure(step: Step, arguments: Mapping[str, Any]) -> tuple[torch.Size, ...]:
-    """The shapes of the step's results, found at no cost in memory. Raises what the op itself would raise."""
+def _count(value: Any) -> int:
+    """Numbers of a tensor, items of a list, of all values of a variadic argument."""
+    if isinstance(value, Tensor):
+        return value.numel()
+    if isinstance(value, TensorList):
+        return len(value.items)
+    return sum(_count(each) for each in value) if isinstance(value, tuple | list) else 0
+
+
+def measure(step: Step, arguments: Mapping[str, Any]) -> tuple[tuple[torch.Size, ...], int]:
+    """The shapes of the step's results and the operations it takes, found at no cost in memory. Raises what the op itself would raise."""
     from toolkit.mil.meter import Meter, without_data
 
     if step.op.elementwise:
-        shapes = [value.shape for value in arguments.values() if isinstance(value, Tensor)]
-        return (torch.broadcast_shapes(*shapes),)
-    with Meter():
+        shape = torch.broadcast_shapes(*(value.shape for value in arguments.values() if isinstance(value, Tensor)))
+        return (shape,), PER_KERNEL + PER_ELEMENT * (shape.numel() + _count(tuple(arguments.values())))
+    with torch.inference_mode(False), torch.no_grad(), Meter() as meter:  # in inference mode PyTorch shows a convolution as one unknown op
         results = step.call(**{name: without_data(value) for name, value in arguments.items()})
-    return tuple(result.shape for result in (results if isinstance(results, tuple) else (results,)))
+    return tuple(result.shape for result in (results if isinstance(results, tuple) else (results,))), meter.operations

@@ -4,15 +4,16 @@ Deliberately not coremltools' own loader: a judge sees what is in the file, not 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from toolkit.errors import ArtifactError
-from toolkit.mil.dtypes import BY_PROTO, DTYPES, INTEGERS, unpack
-from toolkit.mil.limits import MAX_ELEMENTS, MAX_OPERATIONS, MAX_RANK
+from toolkit.mil.dtypes import BY_PROTO, DTYPES
+from toolkit.mil.immediates import fields_of, flat
+from toolkit.mil.limits import MAX_OPERATIONS, MAX_RANK, current
 from toolkit.mil.package import Package, open_package, read_spec
 from toolkit.mil.weights import WeightFile
 
@@ -104,7 +105,10 @@ class Operation:
 
 @dataclass(frozen=True)
 class Program:
-    """One function of an ML Program. `interface` is its FunctionDescription or ModelDescription protobuf."""
+    """One function of an ML Program. `interface` is its FunctionDescription or ModelDescription protobuf.
+
+    files: the path, size in bytes and time of change in ns of the program and of the weight files it reads.
+    """
 
     path: Path
     function: str
@@ -112,6 +116,7 @@ class Program:
     inputs: tuple[Value, ...]
     block: Block
     interface: Any
+    files: tuple[tuple[str, int, int], ...] = ()
 
     @property
     def ios(self) -> int:
@@ -133,7 +138,7 @@ def load_program(path: str | Path, function: str | None = None) -> Program:
         found = ", ".join(sorted(proto.block_specializations)) or "none"
         raise ArtifactError(f"{path}: function {function!r} has no block for opset {proto.opset!r}, only {found}.")
     reader = _Reader(package)
-    return Program(
+    program = Program(
         path=Path(path),
         function=function,
         opset=proto.opset,
@@ -141,6 +146,12 @@ def load_program(path: str | Path, function: str | None = None) -> Program:
         block=reader.block(proto.block_specializations[proto.opset]),
         interface=_interface(spec.description, function),
     )
+    return replace(program, files=tuple(_seen(each) for each in (package.model, *(each.path for each in reader.weights.values()))))
+
+
+def _seen(path: Path) -> tuple[str, int, int]:
+    found = path.stat()
+    return str(path.absolute()), found.st_size, found.st_mtime_ns
 
 
 def _interface(description: Any, function: str) -> Any:
@@ -155,6 +166,8 @@ class _Reader:
         self.package = package
         self.weights: dict[str, WeightFile] = {}
         self.operations = 0
+        self.budget = current().budget
+        self.held = 0  # elements of constants that are no views of a weight file
 
     def error(self, message: str) -> ArtifactError:
         return ArtifactError(f"{self.package.root}: {message}")
@@ -223,9 +236,9 @@ class _Reader:
         if any(dim.unknown.variadic for dim in dims if dim.WhichOneof("dimension") == "unknown"):
             return Type(dtype, None)
         shape = tuple(dim.constant.size if dim.WhichOneof("dimension") == "constant" else None for dim in dims)
-        if len(shape) > MAX_RANK or math.prod(size for size in shape if size) > MAX_ELEMENTS:
+        if len(shape) > MAX_RANK or math.prod(size for size in shape if size) > self.budget.elements:
             raise self.error(
-                f"{where} has shape {list(shape)[:8]}; at most {MAX_RANK} axes and {MAX_ELEMENTS} elements are read. "
+                f"{where} has shape {list(shape)[:8]}; at most {MAX_RANK} axes and {self.budget.elements} elements are read. "
                 "The file is damaged, or too large for this evaluator."
             )
         return Type(dtype, shape)
@@ -254,14 +267,17 @@ class _Reader:
             return values[0]
         if field is None and type_.elements == 0:
             return np.zeros(type_.sizes, DTYPES[type_.dtype].numpy)
-        if field not in _fields(type_.dtype):
-            raise self.error(f"{where} is {type_} but its values are {field}, not {' or '.join(_fields(type_.dtype))}.")
-        array = _flat(tensor, field, type_)
+        if field not in fields_of(type_.dtype):
+            raise self.error(f"{where} is {type_} but its values are {field}, not {' or '.join(fields_of(type_.dtype))}.")
+        self.hold(type_.elements, where)
+        array = flat(tensor, field, DTYPES[type_.dtype], type_.elements)
         if array is None or array.size != type_.elements:
             raise self.error(f"{where} is {type_} but holds {'fewer' if array is None else array.size} values.")
         return array.reshape(type_.sizes)
 
     def blob(self, blob: Any, type_: Type, where: str) -> Any:
+        if DTYPES[type_.dtype].packed:
+            self.hold(type_.elements, where)
         try:
             if blob.fileName not in self.weights:
                 self.weights[blob.fileName] = WeightFile(self.package.blob(blob.fileName))
@@ -270,26 +286,11 @@ class _Reader:
             raise ArtifactError(f"{error} (It is wanted by {where}.)") from error
         return flat.reshape(type_.sizes)
 
-
-def _fields(dtype: str) -> tuple[str, ...]:
-    """The fields of TensorValue that may hold a type: coremltools writes the small ones as bytes, int16 as ints."""
-    plain = {"bool": "bools", "fp32": "floats", "fp64": "doubles", "int64": "longInts"}.get(dtype)
-    if plain is None:
-        return ("bytes", "ints") if dtype in INTEGERS else ("bytes",)
-    return (plain,)
-
-
-def _flat(tensor: Any, field: str, type_: Type) -> np.ndarray[Any, Any] | None:
-    """The values of a literal; None where there are too few bytes, an array of another size where there are too many."""
-    dtype = DTYPES[type_.dtype]
-    if field == "bytes":
-        raw = np.frombuffer(tensor.bytes.values, np.uint8)
-        if raw.size * 8 < type_.elements * dtype.bits or raw.size % max(1, dtype.bits // 8):
-            return None
-        return unpack(raw, dtype, type_.elements) if dtype.packed else raw.view(dtype.numpy)
-    values = np.array(getattr(tensor, field).values)
-    narrow = values.astype(dtype.numpy)
-    return narrow if dtype.name not in INTEGERS or np.array_equal(narrow, values) else None
+    def hold(self, elements: int, where: str) -> None:
+        """A record that is read a thousand times is unpacked a thousand times."""
+        self.held += elements
+        if self.held > self.budget.live:
+            raise self.error(f"{where}: with it, constants of {self.held} elements are unpacked, more than {self.budget.live}. Too large.")
 
 
 def _item(constant: Constant) -> Any:

@@ -9,7 +9,7 @@ from torch import Tensor
 from toolkit.errors import ArtifactError
 from toolkit.mil.batching import Call, Operand
 from toolkit.mil.dtypes import DTYPES
-from toolkit.mil.limits import MAX_LIVE_ELEMENTS
+from toolkit.mil.limits import PER_ELEMENT, current
 from toolkit.mil.plan import MISFITS, Plan, Routine, Step, measure, misfit, slots_of, storage
 from toolkit.mil.signatures import defaults
 
@@ -70,9 +70,9 @@ def _peak(plan: Plan, routine: Routine, live: int) -> int:
 
 
 def _fits(plan: Plan, live: int, where: str) -> int:
-    if live > MAX_LIVE_ELEMENTS:
+    if live > plan.budget.live:
         raise ArtifactError(
-            f"{plan.path}: {live} elements alive at {where}, more than {MAX_LIVE_ELEMENTS}. "
+            f"{plan.path}: {live} elements alive at {where}, more than {plan.budget.live}. "
             "The file is damaged, or too large for this evaluator."
         )
     return live
@@ -81,24 +81,26 @@ def _fits(plan: Plan, live: int, where: str) -> int:
 def _check(plan: Plan, routine: Routine) -> None:
     """Measures each op that could ask for more than it is given, on tensors that have the declared shapes and no data.
 
-    Where a shape is only known later the op is measured each time it runs. The others show what they compute when they run.
+    Where a shape is only known later the op is measured each time it runs. What all take together is counted: see limits.py.
     """
     for step in routine.steps:
         for block in step.blocks:
             _check(plan, block)
-        step.checked = step.op.bounded and not step.late
-        arguments = None if step.op.bounded else _declared_arguments(plan, step)
-        if arguments is None:
-            continue
+        arguments = _declared_arguments(plan, step)
         try:
-            with torch.inference_mode():
-                shapes = measure(step, arguments)
-            for target, shape in zip(step.outputs, shapes, strict=True):
-                if target.type.dtype in DTYPES and not target.type.allows(tuple(shape)):
-                    raise ArtifactError(misfit(shape, target.type))
+            if arguments is not None and step.op.bounded:
+                step.operations += PER_ELEMENT * sum(target.type.elements for target in step.outputs)
+                step.operations += PER_ELEMENT * sum(plan.types[slot].elements for _, wire in step.wires for slot in slots_of(wire))
+            elif arguments is not None:
+                shapes, step.operations = measure(step, arguments)
+                for target, shape in zip(step.outputs, shapes, strict=True):
+                    if target.type.dtype in DTYPES and not target.type.allows(tuple(shape)):
+                        raise ArtifactError(misfit(shape, target.type))
+            current().spend(step.operations)
         except MISFITS as error:
             raise ArtifactError(f"{plan.path}: {step.operation}: {str(error).rstrip('.')}.") from error
-        step.checked = True
+        step.checked = arguments is not None
+    routine.operations = sum(step.operations for step in routine.steps)
 
 
 def _declared_arguments(plan: Plan, step: Step) -> dict[str, Any] | None:

@@ -6,13 +6,16 @@ in bytes, uint64 offset of the data, uint64 padding bits (for sub-byte types onl
 """
 
 import mmap
+import os
 import struct
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from toolkit.errors import ArtifactError
+from toolkit.files import opened
 from toolkit.mil.dtypes import BY_BLOB, DTYPES, unpack
 
 _RECORD = struct.Struct("<IIQQQ")
@@ -27,10 +30,10 @@ class WeightFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.size = path.stat().st_size
-        if self.size < _RECORD_BYTES:
-            raise ArtifactError(f"{path}: {self.size} bytes, less than its header of {_RECORD_BYTES}. {_AGAIN}")
-        with path.open("rb") as file:
+        with opened(path, sys.maxsize, raises=ArtifactError, advice=_AGAIN) as file:
+            self.size = os.fstat(file.fileno()).st_size
+            if self.size < _RECORD_BYTES:
+                raise ArtifactError(f"{path}: {self.size} bytes, less than its header of {_RECORD_BYTES}. {_AGAIN}")
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         version = struct.unpack_from("<II", self._map)[1]
         if version != _VERSION:

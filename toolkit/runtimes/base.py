@@ -9,6 +9,7 @@ import numpy as np
 
 from toolkit.artifact import Artifact
 from toolkit.errors import ArtifactError, RuntimeUnavailable
+from toolkit.limits import thread_count
 from toolkit.tensors import IMAGE, Batch, TensorSpec
 
 
@@ -86,10 +87,11 @@ class Runtime:
         """A file from elsewhere, without a manifest. Raises ToolkitError when it cannot be loaded."""
         from toolkit.runtimes.files import open_file
 
-        return open_file(path, self.reads, threads, self.options)
+        return open_file(path, self.reads, thread_count(threads), self.options)
 
     def open(self, artifact: Artifact, threads: int | None = None) -> Session:
         """A loaded session. Raises RuntimeUnavailable, or ArtifactError when the artifact is of another format."""
+        threads = thread_count(threads)
         if reason := self.why_not():
             raise RuntimeUnavailable(f"{self.id} cannot run here: {reason}")
         if artifact.format != self.reads:

@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from toolkit.errors import ArtifactError
-from toolkit.mil.limits import MAX_ELEMENTS
+from toolkit.mil.limits import current
 from toolkit.mil.ops.types import Array, Ints
 
 _ENTRIES = (2, 4, 8, 16, 64, 256)  # of a look-up table: 2^n for the types uint1, 2, 3, 4, 6, 8
@@ -68,8 +68,8 @@ def constexpr_lut_to_dense(indices: Array, lut: Array, shape: Ints | None = None
         raise ArtifactError(f"lut {list(lut.shape)}: tables of {entries} entries of {width} values")
     if indices.size and int(indices.max()) >= entries:
         raise ArtifactError(f"index {int(indices.max())} for a table of {entries}")
-    if indices.size * width > MAX_ELEMENTS:
-        raise ArtifactError(f"would decode to {indices.size * width} elements, more than {MAX_ELEMENTS}")
+    if indices.size * width > (most := current().budget.elements):
+        raise ArtifactError(f"would decode to {indices.size * width} elements, more than {most}")
     tables = np.arange(math.prod(lut.shape[:-2])).reshape(lut.shape[:-2])  # which table each index looks into
     vectors = lut.reshape(-1, entries, width)[_repeated(tables, indices.shape, "lut"), indices]  # [*K, V]
     axis = _axis(-1 if vector_axis is None else vector_axis, indices.ndim)
@@ -114,7 +114,7 @@ def _unpacked(packed: Array, bits: int, shape: Ints) -> Array:
     count = math.prod(shape)
     if packed.dtype != np.uint8:
         raise ArtifactError(f"packed bits of type {packed.dtype}, not uint8")
-    if min(shape, default=0) < 0 or count > MAX_ELEMENTS or packed.shape != (-(-count * bits // 8),):
+    if min(shape, default=0) < 0 or count > current().budget.elements or packed.shape != (-(-count * bits // 8),):
         raise ArtifactError(f"{list(packed.shape)} bytes for shape {list(shape)[:8]} of {bits} bits each")
     unpacked = np.unpackbits(packed, bitorder="little")[: count * bits].reshape(count, bits)
     return np.packbits(unpacked, axis=1, bitorder="little").reshape(shape)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from toolkit.errors import ArtifactError
-from toolkit.mil.limits import MAX_ELEMENTS, MAX_ITERATIONS
+from toolkit.mil.limits import ITEM_ELEMENTS, MAX_ITERATIONS, current
 from toolkit.mil.ops.types import Blocks, Cell, Ints, Items, Labels, Tensor, TensorList, Values
 
 _DTYPES = {"fp16": torch.float32, "fp32": torch.float32, "int32": torch.int32, "bool": torch.bool}
@@ -42,7 +42,7 @@ def make_list(elem_shape: Items, init_length: int = 1, dynamic_length: bool = Tr
     if not 0 <= init_length <= MAX_ITERATIONS:
         raise ArtifactError(f"init_length {init_length} is not 0..{MAX_ITERATIONS}")
     shape = [size for size in elem_shape if isinstance(size, int)]
-    known = len(shape) == len(elem_shape) and min(shape, default=0) >= 0 and math.prod(shape) <= MAX_ELEMENTS
+    known = len(shape) == len(elem_shape) and min(shape, default=0) >= 0 and math.prod(shape) <= current().budget.elements
     blank = torch.zeros((), dtype=_DTYPES[dtype]).expand(shape) if known else None
     return TensorList((None,) * init_length, blank)
 
@@ -54,7 +54,7 @@ def list_length(ls: TensorList) -> Tensor:
 
 def list_write(ls: TensorList, index: int, value: Tensor) -> TensorList:
     """`ls` with `value` at `index`, longer where index is beyond its end. iOS15/control_flow.py"""
-    return _written(ls, [(index, value)])
+    return _written(ls, (index,), (value,))
 
 
 def list_read(ls: TensorList, index: int) -> Tensor:
@@ -67,8 +67,8 @@ def list_gather(ls: TensorList, indices: Ints) -> Tensor:
     if not indices:
         raise ArtifactError("no indices: the shape of the elements is not known")
     elements = [_element(ls, index) for index in indices]
-    if sum(each.numel() for each in elements) > MAX_ELEMENTS:
-        raise ArtifactError(f"{len(elements)} elements of {list(elements[0].shape)}: more than {MAX_ELEMENTS} numbers")
+    if sum(each.numel() for each in elements) > (most := current().budget.elements):
+        raise ArtifactError(f"{len(elements)} elements of {list(elements[0].shape)}: more than {most} numbers")
     return torch.stack(elements)
 
 
@@ -76,7 +76,7 @@ def list_scatter(ls: TensorList, indices: Ints, value: Tensor) -> TensorList:
     """`ls` with value[i] at indices[i], longer where an index is beyond its end. iOS15/control_flow.py"""
     if len(indices) != len(value):
         raise ArtifactError(f"{len(value)} values for {len(indices)} indices")
-    return _written(ls, list(zip(indices, value, strict=True)))
+    return _written(ls, indices, value)
 
 
 def read_state(input: Cell) -> Tensor:
@@ -105,17 +105,19 @@ def classify(probabilities: Tensor, classes: Labels) -> tuple[list[Any], Tensor]
     return [classes[index] for index in indices], table
 
 
-def _written(ls: TensorList, items: list[tuple[int, Tensor]]) -> TensorList:
-    indices = [index for index, _ in items]
+def _written(ls: TensorList, indices: Ints, values: Tensor | tuple[Tensor, ...]) -> TensorList:
+    """`ls` with values[i] at indices[i]."""
     if not all(0 <= index < MAX_ITERATIONS for index in indices):
-        raise ArtifactError(f"indices {indices[:8]} are not 0..{MAX_ITERATIONS - 1}")
+        raise ArtifactError(f"indices {list(indices[:8])} are not 0..{MAX_ITERATIONS - 1}")
+    if ls.elements + ITEM_ELEMENTS * len(indices) > (most := current().budget.live):
+        raise ArtifactError(f"{len(indices)} items more in a list of {len(ls.items)}: more than {most} elements alive")
     written = [*ls.items, *[None] * (max(indices, default=-1) + 1 - len(ls.items))]
     elements = ls.elements
-    for index, value in items:
+    for index, value in zip(indices, values, strict=True):
         before = written[index]
-        elements += value.numel() - (0 if before is None else before.numel())
+        elements += ITEM_ELEMENTS + value.numel() - (0 if before is None else ITEM_ELEMENTS + before.numel())
         written[index] = _owned(value)
-    blank = items[0][1].new_zeros(()).expand(items[0][1].shape) if items else ls.blank
+    blank = values[0].new_zeros(()).expand(values[0].shape) if indices else ls.blank
     return TensorList(tuple(written), blank, elements)
 
 

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from toolkit.errors import ArtifactError
+from toolkit.mil.limits import current
 from toolkit.mil.ops.types import Ints, Tensor
 
 
@@ -73,6 +74,10 @@ def local_response_norm(x: Tensor, size: int, alpha: float = 1e-4, beta: float =
     _rank("x", x, 3, 5)
     if size < 1:
         raise ArtifactError(f"size {size} must be positive")
+    work, channels = current(), x.shape[0 if x.ndim == 3 else 1]
+    if x.numel() // max(1, channels) * (channels + size) > work.budget.scratch:  # PyTorch pads the channels by size
+        raise ArtifactError(f"size {size} of {list(x.shape)}: more than {work.budget.scratch} elements")
+    work.spend(x.numel() * size)
     if x.ndim == 3:
         return F.local_response_norm(x.unsqueeze(0), size, alpha, beta, k).squeeze(0)
     return F.local_response_norm(x, size, alpha, beta, k)

@@ -8,13 +8,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from toolkit.errors import ArtifactError
-from toolkit.mil.limits import MAX_ELEMENTS
+from toolkit.mil.limits import MAX_WINDOWS
 from toolkit.mil.ops.geometry import Pads, pad_spatial, padding, positions, symmetric
-from toolkit.mil.ops.types import Ints, Tensor
+from toolkit.mil.ops.types import Array, Ints, Tensor
 
 _MAX: dict[int, Callable[..., Tensor]] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 _AVERAGE: dict[int, Callable[..., Tensor]] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
@@ -40,9 +41,12 @@ class _Windows:
     def all_pads(self) -> Pads:
         return [(before, after + over) for (before, after), over in zip(self.pads, self.overhang, strict=True)]
 
-    def counts(self, axis: int, kernel: int, first: int, last: int) -> list[int]:
-        """How many of the elements first..last-1 each window of `axis` covers."""
-        return [max(0, min(start + kernel, last) - max(start, first)) for start in self.starts[axis]]
+    def counts(self, axis: int, kernel: int, first: int, last: int) -> Array:
+        """How many of the elements first..last-1 each window of `axis` covers: int64 [windows]."""
+        starts = self.starts[axis]
+        start = np.arange(starts.start, starts.stop, starts.step)
+        covered: Array = np.maximum(0, np.minimum(start + kernel, last) - np.maximum(start, first))
+        return covered
 
 
 def avg_pool(
@@ -62,8 +66,8 @@ def avg_pool(
         return function(x, kernel_sizes, windows.strides, equal, ceil_mode, not exclude_padding_from_average)
     mean = function(pad_spatial(x, windows.all_pads, 0.0), kernel_sizes, windows.strides)
     for axis, (counts, kernel) in enumerate(zip(covered, kernel_sizes, strict=True)):
-        if any(count != kernel for count in counts):
-            share = torch.tensor(counts, dtype=x.dtype, device=x.device) / kernel
+        if (counts != kernel).any():
+            share = torch.from_numpy(counts).to(x.device, x.dtype) / kernel
             mean = mean / share.reshape(-1, *(1,) * (len(kernel_sizes) - 1 - axis))
     return mean
 
@@ -117,8 +121,8 @@ def _windows(x: Tensor, kernel: Ints, pad_type: str, strides: Ints | None, pad: 
     counts = positions(size, pads, kernel, strides, ones)
     if ceil_mode:
         counts = tuple(_rounded_up(i, sum(p), k, s) for i, p, k, s in zip(size, pads, kernel, strides, strict=True))
-    if math.prod(counts) > MAX_ELEMENTS:
-        raise ArtifactError(f"{list(counts)} windows, more than {MAX_ELEMENTS}")
+    if max(counts) > MAX_WINDOWS:
+        raise ArtifactError(f"{list(counts)} windows, more than {MAX_WINDOWS} on an axis")
     starts = [range(-before, s * n - before, s) for (before, _), s, n in zip(pads, strides, counts, strict=True)]
     ends = [i + after for i, (_, after) in zip(size, pads, strict=True)]
     overhang = tuple(start[-1] + k - end for start, k, end in zip(starts, kernel, ends, strict=True))
@@ -130,12 +134,12 @@ def _rounded_up(size: int, pads: int, kernel: int, stride: int) -> int:
     return count - 1 if pads > 0 and 2 * (count - 1) * stride >= 2 * size + pads else count
 
 
-def _covered(x: Tensor, kernel: Ints, windows: _Windows, only_x: bool) -> list[list[int]]:
+def _covered(x: Tensor, kernel: Ints, windows: _Windows, only_x: bool) -> list[Array]:
     """How many elements each window covers on each axis, of x or of x and its padding; none at all has no mean or maximum."""
     result = []
     for axis, (size, (before, after)) in enumerate(zip(x.shape[2:], windows.pads, strict=True)):
         first, last = (0, size) if only_x else (-before, size + after)
         result.append(windows.counts(axis, kernel[axis], first, last))
-        if min(result[-1]) < 1:
+        if result[-1].min() < 1:
             raise ArtifactError(f"a window of spatial axis {axis} covers no element: kernel {kernel}, pads {windows.pads}")
     return result

@@ -9,7 +9,7 @@ import math
 import torch
 
 from toolkit.errors import ArtifactError
-from toolkit.mil.limits import MAX_ELEMENTS
+from toolkit.mil.limits import current
 from toolkit.mil.ops.types import Ints, Tensor
 
 
@@ -57,8 +57,8 @@ def random_uniform(shape: Ints, low: float = 0.0, high: float = 1.0, seed: int =
 def _checked(shape: Ints) -> Ints:
     if not all(size > 0 for size in shape):
         raise ArtifactError(f"shape {list(shape)} has an axis that is not positive")
-    if math.prod(shape) > MAX_ELEMENTS:
-        raise ArtifactError(f"shape {list(shape)} has more than {MAX_ELEMENTS} elements")
+    if math.prod(shape) > (most := current().budget.elements):
+        raise ArtifactError(f"shape {list(shape)} has more than {most} elements")
     return shape
 
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from toolkit.errors import ArtifactError
+from toolkit.mil.limits import PER_KERNEL, current
 from toolkit.mil.ops.types import Tensor
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -159,6 +160,7 @@ def _lstm(
 
 
 def _time(given: Tensor, backwards: bool) -> tuple[Tensor, ...]:
+    current().check(PER_KERNEL * len(given))  # before there is a tensor for each
     steps = given.unbind(0)
     return steps[::-1] if backwards else steps
 

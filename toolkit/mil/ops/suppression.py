@@ -5,7 +5,7 @@ import math
 import torch
 
 from toolkit.errors import ArtifactError
-from toolkit.mil.limits import MAX_ELEMENTS
+from toolkit.mil.limits import PER_ELEMENT, PER_KERNEL, current
 from toolkit.mil.ops.types import Tensor
 
 
@@ -30,8 +30,8 @@ def non_maximum_suppression(
     if ios >= 17:
         boxes, scores = boxes.mT, scores.mT
     batch, _, classes = scores.shape
-    if batch * max_boxes * (4 + classes) > MAX_ELEMENTS:
-        raise ArtifactError(f"{max_boxes} boxes with {classes} scores for each of {batch} images: more than {MAX_ELEMENTS} numbers")
+    if batch * max_boxes * (4 + classes) > (most := current().budget.elements):
+        raise ArtifactError(f"{max_boxes} boxes with {classes} scores for each of {batch} images: more than {most} numbers")
     kept_boxes, kept_scores = boxes.new_zeros(batch, max_boxes, 4), scores.new_zeros(batch, max_boxes, classes)
     indices, counts = torch.full((batch, max_boxes), -1), torch.zeros(batch, dtype=torch.int64)
     for image in range(batch):
@@ -51,9 +51,11 @@ def _kept(boxes: Tensor, best: Tensor, label: Tensor | None, iou_threshold: floa
     half = boxes[:, 2:] / 2
     low, high, area = boxes[:, :2] - half, boxes[:, :2] + half, boxes[:, 2] * boxes[:, 3]
     kept: list[int] = []
+    work = current()
     for index in order.tolist():
         if best[index] <= score_threshold or len(kept) == most:
             break
+        work.spend(PER_KERNEL + PER_ELEMENT * len(kept))
         others = torch.tensor(kept, dtype=torch.int64)
         if label is not None:
             others = others[label[others] == label[index]]

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from toolkit.errors import ArtifactError
-from toolkit.mil.limits import MAX_ELEMENTS
+from toolkit.mil.limits import MAX_PIECES, PER_SORTED, current
 from toolkit.mil.ops.shape import axis_of
 from toolkit.mil.ops.types import Ints, Tensor, Tensors
 
@@ -32,7 +32,9 @@ def split(x: Tensor, axis: int, num_splits: int | None = None, split_sizes: Ints
     if split_sizes is None:
         if not num_splits or x.shape[axis] % num_splits:
             raise ArtifactError(f"num_splits {num_splits} does not divide an axis of {x.shape[axis]}")
-        split_sizes = (x.shape[axis] // num_splits,) * num_splits
+        split_sizes = (x.shape[axis] // num_splits,) * num_splits if num_splits <= MAX_PIECES else ()
+    if max(num_splits or 0, len(split_sizes)) > MAX_PIECES:
+        raise ArtifactError(f"{num_splits or len(split_sizes)} pieces, more than {MAX_PIECES}")
     if num_splits not in (None, len(split_sizes)) or sum(split_sizes) != x.shape[axis] or min(split_sizes) < 0:
         raise ArtifactError(f"split_sizes {list(split_sizes)} and num_splits {num_splits} for an axis of {x.shape[axis]}")
     return torch.split(x, list(split_sizes), axis)
@@ -63,8 +65,8 @@ def pad(x: Tensor, pad: Ints, mode: str = "constant", constant_val: float = 0.0)
         last = x.shape[axis] - 1
         if last < 0 or (mode == "reflect" and max(before, after) > last):
             raise ArtifactError(f"{mode} padding of {before} and {after} for an axis of {last + 1}")
-        if before + after + last >= MAX_ELEMENTS:
-            raise ArtifactError(f"padding of {before} and {after}: more than {MAX_ELEMENTS} elements")
+        if before + after + last >= (most := current().budget.elements):
+            raise ArtifactError(f"padding of {before} and {after}: more than {most} elements")
         places = torch.arange(-before, last + after + 1, device=x.device)
         places = places.clamp(0, last) if mode == "replicate" else last - (last - places.abs()).abs()
         x = x.index_select(axis, places)
@@ -73,8 +75,9 @@ def pad(x: Tensor, pad: Ints, mode: str = "constant", constant_val: float = 0.0)
 
 def fill(shape: Ints, value: Tensor | None = None) -> Tensor:
     """`value`, 0 by default, everywhere in a tensor of `shape`. iOS15/tensor_operation.py"""
-    if min(shape, default=0) < 0 or math.prod(shape) > MAX_ELEMENTS:
-        raise ArtifactError(f"shape {list(shape)} has a negative axis or more than {MAX_ELEMENTS} elements")
+    most = current().budget.elements
+    if min(shape, default=0) < 0 or math.prod(shape) > most:
+        raise ArtifactError(f"shape {list(shape)} has a negative axis or more than {most} elements")
     return (torch.zeros(()) if value is None else value).expand(shape)
 
 
@@ -103,8 +106,8 @@ def range_1d(start: Tensor, end: Tensor, step: Tensor) -> Tensor:
     if not math.isfinite(quotient) or not math.isfinite(stride):
         raise ArtifactError(f"from {start.item()} to {end.item()} in steps of {step.item()}")
     count = max(0, math.ceil(quotient))
-    if count > MAX_ELEMENTS:
-        raise ArtifactError(f"{count} elements, more than {MAX_ELEMENTS}")
+    if count > (most := current().budget.elements):
+        raise ArtifactError(f"{count} elements, more than {most}")
     wide = torch.float64 if start.is_floating_point() else torch.int64
     return (start.to(wide) + torch.arange(count) * step.to(wide)).to(start.dtype)
 
@@ -154,6 +157,7 @@ def argsort(x: Tensor, axis: int = -1, ascending: bool = False) -> Tensor:
 
     Equal values keep their order: the definition is silent.
     """
+    current().spend(PER_SORTED * x.numel())
     return torch.sort(x, dim=axis, descending=not ascending, stable=True).indices
 
 
@@ -172,6 +176,7 @@ def topk(
     """
     if k > x.shape[axis] or k < -1:
         raise ArtifactError(f"k {k} of an axis of {x.shape[axis]}")
+    current().spend(PER_SORTED * x.numel())
     ordered = torch.sort(x, dim=axis, descending=not ascending, stable=True)
     k = x.shape[axis] if k == -1 else k
     values, indices = ordered.values.narrow(axis, 0, k), ordered.indices.narrow(axis, 0, k)
