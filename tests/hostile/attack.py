@@ -86,6 +86,7 @@ def carry_out(attack: Attack, model: Path, capfd: pytest.CaptureFixture[str]) ->
     out.mkdir()
     attack.plant(model)
     before, inside = digest(home, model), digest(model, out)
+    there = psutil.Process().children()  # of tests before this one, such as multiprocessing's resource tracker
     capfd.readouterr()
     words = [word.format(model=model, out=out) for word in shlex.split(attack.command)]
     with pytest.raises(SystemExit) as ended:
