@@ -5,6 +5,7 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from toolkit.environment import describe
 from toolkit.errors import ToolkitError
 from toolkit.progress import say
 from toolkit.runtimes.files import Shapes, sha256_of_model
+from toolkit.runtimes.strangers import TRUSTED, admitted, needs_trust
 from toolkit.workspace import Workspace
 from toolkit.writing import check_files, write_text
 
@@ -56,15 +58,20 @@ def bench_file(
 ) -> BenchResult:  # fmt: skip
     """A model file from elsewhere, with inputs made up as it declares them; nothing can verify its outputs, and the result says so.
 
-    Writes `out`, or <name of the file>-bench.json into the current folder.
+    Writes `out`, or <name of the file>-bench.json into the current folder. Raises ArtifactError for a file that could run code,
+    unless `options.trust`.
     """
     options = options or Options()
     earlier = _earlier(against, options)
     plans, skipped = of_file(path, runtimes, options, shapes or {})
-    sha256 = sha256_of_model(path)
-    about = {"model": path.name, "checkpoint_sha256": None, "file_sha256": sha256, "skipped": skipped}
-    place = named(out, options, against) if out else place_for(Path(), f"{path.name}-{REPORT}", options, sha256, against)
-    return _measure(plans, options, about, earlier, place, show)
+    if options.trust and needs_trust(path):
+        say(TRUSTED.format(name=path.name))
+    with tempfile.TemporaryDirectory() as folder:
+        place = admitted(path, Path(folder), options.trust)
+        sha256 = sha256_of_model(path)
+        about = {"model": path.name, "checkpoint_sha256": None, "file_sha256": sha256, "skipped": skipped}
+        target = named(out, options, against) if out else place_for(Path(), f"{path.name}-{REPORT}", options, sha256, against)
+        return _measure([replace(plan, path=place) for plan in plans], options, about, earlier, target, show)
 
 
 def _measure(

@@ -46,6 +46,8 @@ LEAST_HZ, MOST_HZ = 0.01, 10_000.0
 class Options:
     """`batch`, `threads`: one arm each; None: the runtime's own number. `hz` of `paced`, `seconds` of `sustained`.
 
+    `trust`: a model file from elsewhere may run code.
+
     `gate`: whoever asks wants to be told when an arm is slower, so what decides nothing is an error.
     """
 
@@ -58,6 +60,7 @@ class Options:
     seed: int = 0
     loadgen: bool = False
     gate: bool = False
+    trust: bool = False
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:

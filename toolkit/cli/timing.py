@@ -38,6 +38,9 @@ def bench(
         typer.Option(metavar="NAME=1x3x224x224", help="Of an input that a file leaves open; NAME=1x16:int64 with its type."),
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Of a model file: where the samples go.")] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Load a PyTorch file (.pt, .pt2) unchecked: it runs code from the file with your rights.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Decides the order of the rounds.")] = 0,
     json: Json = False,
 ) -> None:
@@ -55,6 +58,7 @@ def bench(
     options = room.Options(  # which refuses a scenario that there is not; mypy wants a literal
         preset="quick" if quick else "publish" if publish else "default", scenario=scenario, batch=tuple(batch or ()),  # type: ignore[arg-type]
         threads=tuple(threads or (None,)), hz=hz, seconds=seconds, seed=seed, loadgen=loadgen, gate=fail_if_slower,
+        trust=trust,
     )  # fmt: skip
     with live() as show:
         if is_model_file(Path(model)):
@@ -65,6 +69,8 @@ def bench(
             )
         elif shape or out:
             raise errors.ToolkitError(f"--shape and --out are for model files; {model} is none")
+        elif trust:
+            raise errors.ToolkitError(f"--trust is for model files; {model} is none, and nothing in it runs code")
         else:
             result = room.bench(Workspace.of(model), runtimes=runtime, artifacts=artifact, options=options, against=against, show=show)
     terminal.show(result, json)

@@ -83,11 +83,14 @@ class Runtime:
             step(artifact, folder)
         return step is not None
 
-    def open_file(self, path: Path, threads: int | None = None) -> "FileSession":
-        """A file from elsewhere, without a manifest. Raises ToolkitError when it cannot be loaded."""
+    def open_file(self, path: Path, threads: int | None = None, *, trust: bool = False) -> "FileSession":
+        """Open a file from elsewhere, without a manifest. Raises ToolkitError when it cannot be loaded, or could run code.
+
+        `trust`: it was admitted (see strangers.py), or whoever asks trusts who made it, and it may run code.
+        """
         from toolkit.runtimes.files import open_file
 
-        return open_file(path, self.reads, thread_count(threads), self.options)
+        return open_file(path, self.reads, thread_count(threads), self.options, trust)
 
     def open(self, artifact: Artifact, threads: int | None = None) -> Session:
         """A loaded session. Raises RuntimeUnavailable, or ArtifactError when the artifact is of another format."""

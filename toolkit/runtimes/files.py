@@ -1,10 +1,13 @@
 """Model files from elsewhere, to be timed: no manifest, no golden outputs, inputs made up as the file declares them.
 
-A TorchScript file or an exported program is a stranger's code: it runs in a process of its own, and no pickle is read.
+What could run code from the file is refused before a library sees it (strangers.py), unless it is trusted.
 """
 
+import contextlib
 import hashlib
-from collections.abc import Callable
+import logging
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import numpy as np
 
 from toolkit.errors import ArtifactError, ToolkitError
 from toolkit.runtimes.base import FileSession
+from toolkit.runtimes.strangers import admit
 from toolkit.tensors import Batch, TensorSpec
 
 READS = {".onnx": "onnx", ".mlpackage": "coreml", ".pt2": "torch", ".pt": "torch", ".ts": "torch", ".torchscript": "torch"}
@@ -31,11 +35,15 @@ def is_model_file(path: Path) -> bool:
     return path.suffix.lower() in (*READS, *OTHERS) or path.is_file()
 
 
-def open_file(path: Path, form: str, threads: int | None, options: dict[str, Any]) -> FileSession:
-    """`options`: of the runtime's line in RUNTIMES. Raises ToolkitError when the file is not there, or cannot be loaded."""
+def open_file(path: Path, form: str, threads: int | None, options: dict[str, Any], trust: bool = False) -> FileSession:
+    """`options`: of the runtime's line in RUNTIMES. `trust`: the file may run code.
+
+    Raises ToolkitError when the file is not there, cannot be loaded, or could run code and is not trusted.
+    """
     if not path.exists():
         raise ArtifactError(f"there is no file {path}")
-    return OPENERS[form](path, threads, options)
+    with tempfile.TemporaryDirectory() as folder:
+        return OPENERS[form](admit(path, Path(folder), trust), threads, options)
 
 
 def sha256_of_model(path: Path) -> str:
@@ -218,18 +226,20 @@ def _scripted(path: Path) -> Any:
             warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript is; the files are still there
             return torch.jit.load(str(path), map_location="cpu").eval()
     except Exception as error:  # RuntimeError mostly, and what the archive reader raises
-        raise ArtifactError(f"{path} cannot be loaded as TorchScript: {str(error).strip().splitlines()[0]}") from error
+        raise ArtifactError(f"{path} cannot be loaded as TorchScript: {_first_line(error)}") from error
 
 
 def _exported(path: Path) -> tuple[Any, list[TensorSpec]]:
-    """The module of an exported program, and what it takes."""
+    """The module of an exported program, and what it takes. Raises ArtifactError. The file must have been admitted."""
     import torch
 
-    try:
-        program = torch.export.load(str(path))
-        module = program.module()
-    except Exception as error:
-        raise ArtifactError(f"{path} cannot be loaded as an exported program: {str(error).strip().splitlines()[0]}") from error
+    with _logged() as logged:
+        try:
+            program = torch.export.load(str(path))
+            module = program.module()
+        except Exception as error:
+            reason = (logged or [error])[0]  # torch only logs the error proper, and then looks for an older format
+            raise ArtifactError(f"{path} cannot be loaded as an exported program: {_first_line(reason)}") from error
     wanted = set(program.graph_signature.user_inputs)
     for node in program.graph.nodes:
         if node.op == "placeholder" and node.name in wanted and not isinstance(node.meta.get("val"), torch.Tensor):
@@ -242,6 +252,29 @@ def _exported(path: Path) -> tuple[Any, list[TensorSpec]]:
         for node in program.graph.nodes if node.op == "placeholder" and node.name in wanted
     ]  # fmt: skip
     return module, specs
+
+
+@contextlib.contextmanager
+def _logged() -> Iterator[list[BaseException]]:
+    """Errors that torch.export logs, with their tracebacks, and does not raise."""
+    found: list[BaseException] = []
+
+    def keep(record: logging.LogRecord) -> bool:
+        found.extend(record.exc_info[1:2] if record.exc_info and record.exc_info[1] else ())
+        return False
+
+    loggers = [logging.getLogger(name) for name in ("torch.export", "torch._export.serde.serialize")]
+    for logger in loggers:
+        logger.addFilter(keep)
+    try:
+        yield found
+    finally:
+        for logger in loggers:
+            logger.removeFilter(keep)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:500]
 
 
 class CoreMLFile(_File):

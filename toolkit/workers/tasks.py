@@ -10,6 +10,7 @@ from typing import Any
 TASKS = {
     "answers": "toolkit.validation.worker:answer",  # all that validation asks one runtime about one artifact
     "interfaces": "toolkit.validation.worker:interfaces",  # what the model files say of themselves
+    "admit": "toolkit.runtimes.strangers:task",  # a model file from elsewhere, before a library opens it
     "round": "toolkit.bench.worker:measure",  # one round of one arm
     "loadgen": "toolkit.bench.loadgen:measure",  # the same session, timed by MLPerf LoadGen
     "convert": "toolkit.export.alone:task",
