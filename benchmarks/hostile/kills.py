@@ -33,6 +33,7 @@ SUBJECTS = {  # command to kill → the command that must work next
     "report": "inspect {model}",
     "bench-onnx": "inspect {model}",
 }
+NOTHING_TO_DO = "nothing to resume"
 ATTACH_S = 10.0
 
 
@@ -137,8 +138,8 @@ def aftermath(
     found += judge(scene, before, again, tidy=False)
     if again.code != 0:
         found.append(Breach("tried again", f"{words[0]} ended with {again.code}: {last(again)}"))
-    after = inventory(scene.model)
-    found += [Breach("leftover of a kill", name) for name in leftovers(before.kept, after)]
+    if NOTHING_TO_DO not in again.said:  # then nothing is removed either
+        found += [Breach("leftover of a kill", name) for name in leftovers(before.kept, inventory(scene.model))]
     return found, [looked, again]
 
 
