@@ -353,7 +353,7 @@ def test_an_output_place_that_cannot_be_written_is_found_before_anything_is_meas
     jobs = in_process(steady)
     path = onnx_file(tmp_path / "a.onnx", "Relu", {"x": (TensorProto.FLOAT, ["N", 3])})
     (tmp_path / "file").touch()
-    for out in (tmp_path, tmp_path / "file/x.json"):
+    for out, named in ((tmp_path, tmp_path), (tmp_path / "file/x.json", tmp_path / "file")):
         code, _, err = run(capsys, str(path), "--out", str(out))
         assert (code, jobs) == (2, [])
-        assert f"cannot write to {out}" in err
+        assert f"cannot write to {named}" in err
