@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from toolkit.data.pictures import read_picture
 from toolkit.errors import ArtifactError
 from toolkit.runtimes import find
+from toolkit.runtimes.outputs import finite, rows_of
 from toolkit.selection import artifacts_of, checkpoint_of
 from toolkit.tensors import IMAGE, PROBABILITIES
 from toolkit.workers import Message, WorkerLost, call
@@ -84,7 +85,9 @@ def _predict(workspace: Workspace, images: Sequence[Path], runtime: str, artifac
     pictures = [read_picture(path, checkpoint.card.input_shape, invert) for path in images]  # all, before a model is loaded
     session = chosen.open(readable[0])
     try:
-        rows = [session({IMAGE: picture.pixels[None]})[PROBABILITIES][0] for picture in pictures]
+        who, classes = f"{readable[0].id} on {runtime}", len(checkpoint.card.class_labels)
+        found_rows = [rows_of(session({IMAGE: picture.pixels[None]}), PROBABILITIES, who, 1, classes) for picture in pictures]
+        rows = [finite(each, PROBABILITIES, who)[0] for each in found_rows]
     finally:
         session.close()
     labels = checkpoint.card.class_labels

@@ -102,7 +102,7 @@ def run(job: Job, turns: Iterable[int] | None = None) -> Round:
         check = Verified(job.allowed_abs_logit)
         if expected is not None:
             for batch, logits in zip(_singly(inputs), _singly(expected), strict=True):
-                check("before", session(batch)[LOGITS], logits)
+                check("before", _logits(session(batch), job), logits)
         if not check.right:
             raise ToolkitError(
                 f"{Path(job.path).name} computes wrong outputs here: max |Δ logit| {check.largest:.3g}, "
@@ -123,7 +123,7 @@ def run(job: Job, turns: Iterable[int] | None = None) -> Round:
         if expected is not None:
             for place, outputs in kept.outputs:
                 check("during", outputs, expected[place % len(inputs)])
-            check("after", session(inputs[-1])[LOGITS], expected[-1])
+            check("after", _logits(session(inputs[-1]), job), expected[-1])
         peak = _peak_bytes()  # before the samples become a list, which takes five times the memory
         return Round(
             number=job.number, first_call_ns=first_ns, warmup_calls=warmup, samples_ns=timed.samples.tolist(), service_ns=timed.service,
@@ -132,6 +132,14 @@ def run(job: Job, turns: Iterable[int] | None = None) -> Round:
             placement=_placement(job, session), images=job.batch if expected is not None else _images(job, session, inputs[0]),
             turns=taken, **cold,
         )  # fmt: skip
+
+
+def _logits(found: Batch, job: Job) -> Any:
+    """Raises ToolkitError where there are none, or no numbers. A shape that is not the expected one is an infinite difference."""
+    logits = found.get(LOGITS)
+    if not isinstance(logits, np.ndarray) or logits.dtype.kind not in "fiu":
+        raise ToolkitError(f"{Path(job.path).name} gives {', '.join(found) or 'nothing'}, and no {LOGITS} that are numbers; not timed")
+    return logits
 
 
 def _images(job: Job, session: Session, batch: Batch) -> int:

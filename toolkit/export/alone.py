@@ -17,6 +17,7 @@ from toolkit.errors import ExportError
 from toolkit.export.formats import Converted, Exporter, Options, Source, find
 from toolkit.networks import WithProbabilities, from_checkpoint
 from toolkit.runtimes import find as find_runtime
+from toolkit.runtimes.outputs import rows_of
 from toolkit.tensors import IMAGE, LOGITS
 from toolkit.workers import Message, WorkerLost, call
 from toolkit.workers.child import Link
@@ -76,6 +77,6 @@ def run_task(request: Message, link: Link) -> Message:
 def _run(artifact: Artifact, runtime: str, images: Array) -> Array:
     session = find_runtime(runtime).open(artifact)
     try:
-        return session({IMAGE: images})[LOGITS]
+        return rows_of(session({IMAGE: images}), LOGITS, f"{artifact.id} on {runtime}", len(images), len(artifact.manifest.class_labels))
     finally:
         session.close()

@@ -18,6 +18,7 @@ from toolkit.checkpoint import Checkpoint
 from toolkit.data.pictures import read_picture
 from toolkit.errors import ArtifactError, ToolkitError
 from toolkit.runtimes import Runtime, Session, find
+from toolkit.runtimes.outputs import rows_of as rows_of_output
 from toolkit.tensors import CLASS_LABEL, IMAGE, LOGITS, PROBABILITIES
 from toolkit.validation.interface import Interface, read
 from toolkit.workers.child import Link
@@ -173,7 +174,7 @@ def _float32(**fields: Any) -> Answers:
 
 def _run(session: Session, runtime: Runtime, images: Array, artifact: Artifact, update: Update) -> tuple[Array, Array, Array, float]:
     """(logits, probabilities, labels, seconds). Raises ArtifactError when a batch comes back with another shape."""
-    classes, seconds, labels = len(artifact.manifest.class_labels), 0.0, list[Array]()
+    who, classes, seconds, labels = f"{artifact.id} on {runtime.id}", len(artifact.manifest.class_labels), 0.0, list[Array]()
     logits, probabilities = np.empty((len(images), classes), np.float32), np.empty((len(images), classes), np.float32)
     for start in range(0, len(images), runtime.batch):
         batch = {IMAGE: images[start : start + runtime.batch].astype(np.float32)}
@@ -181,11 +182,7 @@ def _run(session: Session, runtime: Runtime, images: Array, artifact: Artifact, 
         found = session(batch)
         seconds += time.perf_counter() - began
         for name, rows in ((LOGITS, logits), (PROBABILITIES, probabilities)):
-            if name not in found:
-                raise ArtifactError(f"{artifact.id} on {runtime.id} gives {', '.join(found)}, and no {name}")
-            if found[name].shape != (len(batch[IMAGE]), classes):
-                raise ArtifactError(f"{artifact.id} on {runtime.id} gave {name} {found[name].shape} for {len(batch[IMAGE])} images")
-            rows[start : start + runtime.batch] = found[name]
+            rows[start : start + runtime.batch] = rows_of_output(found, name, who, len(batch[IMAGE]), classes)
         labels += [np.asarray(found[CLASS_LABEL]).astype(str).reshape(-1)] if CLASS_LABEL in found else []
         update(min(start + runtime.batch, len(images)))
     return logits, probabilities, np.concatenate(labels) if labels else np.empty(0, "U1"), seconds
