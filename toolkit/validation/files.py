@@ -162,7 +162,7 @@ def _fits(shape: Shape, declared: tuple[int, ...], form: str) -> bool:
 def _number_format(artifact: Artifact, own: Interface) -> Check:
     weights = {name: count for name, count in own.weights.most_common() if name not in INDICES}
     precision, total = artifact.manifest.precision, sum(weights.values())
-    found = ", ".join(f"{100 * count / total:.4g} % {name}" for name, count in weights.items())
+    found = ", ".join(f"{100 * count / total:.4g} % {name}" for name, count in weights.items()) if total else "weights without a number"
     alien = {name: count for name, count in weights.items() if name != precision}
     kept = precision == "fp16" and set(alien) <= {"fp32"} and any(note.startswith(KEPT) for note in artifact.manifest.notes)
     return _check(

@@ -1,6 +1,7 @@
 """What a model file itself says it is: names, shapes, labels, metadata, number formats. One reader a format."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +11,11 @@ import numpy as np
 
 from toolkit.artifact import Artifact
 from toolkit.errors import ArtifactError
+from toolkit.files import read_bytes
 from toolkit.mil.dtypes import DTYPES
 
+MOST_LABELS, MOST_ENTRIES = 100_000, 1000
+MAX_METADATA_BYTES = 1 << 20
 MAX_ONNX_BYTES = 2 << 30  # protobuf's own limit
 Shape = tuple[int | None, ...]  # None: any length, such as the batch
 
@@ -33,8 +37,17 @@ class Interface:
 
 
 def read(artifact: Artifact) -> Interface:
-    """Raises ArtifactError when the file cannot be read. A format without a reader has an empty interface."""
-    return READERS[artifact.format](artifact)
+    """What the file says. Raises ArtifactError where it cannot be read, and nothing else: it is a stranger's.
+
+    A format without a reader has an empty interface.
+    """
+    found = READERS[artifact.format](artifact)
+    if len(found.labels or ()) > MOST_LABELS or len(found.metadata) > MOST_ENTRIES:
+        raise ArtifactError(
+            f"{artifact.entry} has {len(found.labels or ())} class labels and {len(found.metadata)} entries of metadata; at most "
+            f"{MOST_LABELS} and {MOST_ENTRIES} are read"
+        )
+    return found
 
 
 def _coreml(artifact: Artifact) -> Interface:
@@ -99,13 +112,22 @@ def _onnx(artifact: Artifact) -> Interface:
     weights: Counter[str] = Counter()
     for tensor in model.graph.initializer:
         if len(tensor.dims) > 1:
-            weights[_ONNX.get(tensor.data_type, onnx.TensorProto.DataType.Name(tensor.data_type).lower())] += int(np.prod(tensor.dims))
+            weights[_number_format(tensor.data_type)] += math.prod(max(0, size) for size in tensor.dims)
     constants = {tensor.name for tensor in model.graph.initializer}
     return Interface(
         {each.name: shape(each) for each in model.graph.input if each.name not in constants},
         {each.name: shape(each) for each in model.graph.output}, _labels(metadata), metadata, weights,
         any(node.op_type in _COMPRESSED for node in model.graph.node),
     )  # fmt: skip
+
+
+def _number_format(data_type: int) -> str:
+    """Our name of TensorProto.DataType; of a number that it does not have, the number."""
+    import onnx
+
+    known = onnx.TensorProto.DataType
+    name = known.Name(data_type).lower() if data_type in known.values() else f"data type {data_type}"
+    return _ONNX.get(data_type, name)
 
 
 _COMPRESSED = frozenset(
@@ -115,19 +137,20 @@ _ONNX = {1: "fp32", 10: "fp16", 11: "fp64", 16: "bf16"}  # TensorProto.DataType
 
 
 def _labels(metadata: dict[str, str]) -> list[str] | None:
+    """None of them where they are missing, or no list."""
     try:
         return [str(label) for label in json.loads(metadata["class_labels"])]
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, RecursionError):  # the last of 100,000 brackets
         return []
 
 
 def _coreai(artifact: Artifact) -> Interface:
     path = artifact.entry / "metadata.json"
     try:
-        metadata = json.loads(path.read_bytes())["creatorDefinedMetadata"]
+        metadata = json.loads(read_bytes(path, MAX_METADATA_BYTES, raises=ArtifactError))["creatorDefinedMetadata"]
         return Interface({}, {}, None, {str(key): str(value) for key, value in metadata.items()}, Counter())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(f"{path} cannot be read: {error!r}. Export again") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ArtifactError(f"{path} cannot be read: {type(error).__name__}: {error}. Export again") from error
 
 
 def _nothing(artifact: Artifact) -> Interface:
