@@ -16,11 +16,11 @@ import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from toolkit.archives import members
-from toolkit.checkpoint import MAX_CARD_BYTES, WEIGHTS, Checkpoint, sha256_of
+from toolkit.checkpoint import WEIGHTS, Checkpoint, sha256_of
 from toolkit.errors import ArtifactError, CheckpointError
 from toolkit.files import FILE, FOLDER, kind_of, opened, read_bytes
-from toolkit.limits import MAX_WEIGHTS_BYTES
-from toolkit.recipe import fault_rows
+from toolkit.limits import MAX_CARD_BYTES, MAX_WEIGHTS_BYTES
+from toolkit.records import fault_rows
 from toolkit.tensors import CLASS_LABEL, IMAGE, LOGITS, PROBABILITIES, TensorSpec
 
 MANIFEST, GOLDEN = "manifest.json", "golden.npz"

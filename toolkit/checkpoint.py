@@ -7,18 +7,21 @@ checkpoint/resume.pt           optimiser and schedule state, read with weights_o
 
 import hashlib
 import json
+import math
 import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from toolkit.archives import members
 from toolkit.errors import CheckpointError, RecipeError
-from toolkit.files import opened
-from toolkit.recipe import Recipe, fault_rows
+from toolkit.files import kind_of, opened
+from toolkit.limits import MAX_CARD_BYTES, MAX_WEIGHTS_BYTES
+from toolkit.recipe import Recipe
+from toolkit.records import LARGEST, read_record
 
 if TYPE_CHECKING:
     import torch
@@ -27,11 +30,10 @@ MAX_MEMBERS = 1 << 15  # of resume.pt: three numbers or more for each weight
 MAX_HEADER_BYTES = 16 << 20  # of the weights: a hundred bytes for each
 MAX_PICKLE_BYTES = 4 << 20  # of resume.pt: a hundred bytes for each of these; read as Python objects, ten times as large
 WEIGHTS, CARD, RESUME = "model.safetensors", "checkpoint.json", "resume.pt"
-MAX_CARD_BYTES = 16 << 20
-MAX_WEIGHTS_BYTES = 4 << 30  # an on-device classifier is far smaller; a larger header would be read into memory
-
+MOST_VALUES = 64_000_000  # of one raw image: an 8000×8000 photograph
 
 Side = Annotated[int, Field(ge=1, le=8192)]
+Sha256 = Annotated[str, Field(max_length=64)]
 
 
 class Card(BaseModel):
@@ -39,21 +41,35 @@ class Card(BaseModel):
     has ended; `train_accuracy` and `train_loss` are running means of the last epoch.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=10_000)
 
     schema_version: Literal[1] = 1
     recipe: dict[str, Any]
-    recipe_hash: str
-    seed: int
-    class_labels: list[str] = Field(min_length=2)
+    recipe_hash: Sha256
+    seed: int = Field(ge=0, le=LARGEST)
+    class_labels: list[str] = Field(min_length=2, max_length=1_000_000)
     input_shape: tuple[Side, Side, Side]  # channels, height, width of a raw image
     device: str
     setting: dict[str, str] = {}  # what the arithmetic depended on: precision, layout, threads, processes
     finished: bool
-    epochs_done: float
-    metrics: dict[str, int | float]
-    versions: dict[str, str]
-    weights_sha256: str
+    epochs_done: float = Field(ge=0, le=1e9)
+    metrics: dict[str, int | float] = Field(max_length=1000)
+    versions: dict[str, str] = Field(max_length=1000)
+    weights_sha256: Sha256
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Card":
+        """Raises ValueError, which pydantic turns into one of its own, for figures that no training can have left."""
+        if math.prod(self.input_shape) > MOST_VALUES:
+            raise ValueError(f"an image of shape {self.input_shape} has more than {MOST_VALUES:,} values")
+        for name, value in self.metrics.items():
+            largest = 1 if name.endswith("accuracy") else LARGEST
+            if not 0 <= value <= largest:
+                raise ValueError(f"metrics: {name} is {value:g}; it must be 0 to {largest:g}")
+        images, correct = self.metrics.get("test_images"), self.metrics.get("test_correct", 0)
+        if images is not None and not (images >= 1 and correct <= images):
+            raise ValueError(f"metrics: {correct:g} of {images:g} test images are right, which cannot be")
+        return self
 
 
 @dataclass(frozen=True)
@@ -68,18 +84,12 @@ class Checkpoint:
     def open(cls, folder: Path) -> "Checkpoint":
         """Reads and verifies. Raises CheckpointError when anything is missing, damaged or does not belong together."""
         card_path = folder / CARD
-        if not card_path.is_file():
+        if kind_of(card_path) is None:
             raise CheckpointError(f"there is no checkpoint in {folder}: {CARD} is missing. Train one first: toolkit train")
+        card = read_record(card_path, Card, MAX_CARD_BYTES, raises=CheckpointError, advice="Train again")
         try:
-            if card_path.stat().st_size > MAX_CARD_BYTES:
-                raise CheckpointError(f"{card_path} has {card_path.stat().st_size} bytes, more than any card of ours")
-            card = Card.model_validate_json(card_path.read_bytes())
             recipe = Recipe.from_values(card.recipe, source=str(card_path))
-        except ValidationError as error:
-            raise CheckpointError(
-                f"{card_path} cannot be read as a checkpoint's card: {'; '.join(fault_rows(error))}. Train again"
-            ) from error
-        except (OSError, RecipeError) as error:
+        except RecipeError as error:
             raise CheckpointError(f"{card_path} cannot be read as a checkpoint's card: {error}. Train again") from error
         if recipe.hash != card.recipe_hash:
             raise CheckpointError(

@@ -26,6 +26,7 @@ MAX_PICTURE_PIXELS = 64_000_000  # 8000×8000: some 500 MB in memory while it is
 MAX_PICTURE_VISITS = 1 << 30  # pixels times passes of a progressive JPEG: some 20 seconds
 MAX_ARCHIVE_BYTES = 64 << 20  # of a data set, packed: MNIST's largest has 10 MB
 MAX_BENCH_BYTES = 1 << 30  # bench.json holds every sample
+MAX_METRICS_BYTES = 64 << 20  # metrics.jsonl
 
 MEMORY_VARIABLE, SECONDS_VARIABLE = "TOOLKIT_MEMORY_LIMIT", "TOOLKIT_TIME_LIMIT"  # GiB; seconds
 WORK_VARIABLE = "TOOLKIT_WORK_LIMIT"  # 10^12 operations

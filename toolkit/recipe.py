@@ -5,7 +5,9 @@ train.epochs=2` overrides single keys before validation. A recipe that does not 
 """
 
 import hashlib
+import itertools
 import json
+import re
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,8 +16,16 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
 
 from toolkit.errors import RecipeError
+from toolkit.files import read_bytes
+from toolkit.limits import MAX_RECIPE_BYTES
+from toolkit.printable import line
+from toolkit.records import fault_rows
 
-MAX_RECIPE_BYTES = 1 << 20  # a recipe is a page of text; anything larger is something else
+MOST_DEEP = 16  # parts of a dotted key, or brackets within brackets; tomllib takes memory in proportion to the square
+MOST_OVERRIDE = 4096  # characters of one --set
+_WORDS = re.compile(  # what dots and brackets mean nothing in: texts and comments
+    r'"""(?:\\.|[^\\])*?"""|' + r"'''.*?'''" + r'|"(?:\\.|[^"\\\n])*"' + r"|'[^'\n]*'|#[^\n]*", re.DOTALL
+)
 
 
 class Part(BaseModel):
@@ -131,13 +141,10 @@ class Recipe(Part):
     @classmethod
     def read(cls, path: Path, overrides: Iterable[str] = ()) -> "Recipe":
         """The recipe in a TOML file, with `section.key=value` overrides. Raises RecipeError naming every fault."""
+        content = read_bytes(path, MAX_RECIPE_BYTES, raises=RecipeError, advice="Give a folder whose recipe.toml is a page of text")
         try:
-            if path.stat().st_size > MAX_RECIPE_BYTES:
-                raise RecipeError(f"{path} has {path.stat().st_size} bytes; a recipe has at most {MAX_RECIPE_BYTES}")
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise RecipeError(f"cannot read the recipe {path}: {error.strerror}") from error
-        except (ValueError, RecursionError) as error:  # also a number of 5,000 digits, and brackets nested beyond the stack
+            values = _parsed(content.decode("utf-8-sig"))  # some editors begin a file with a mark of its encoding
+        except ValueError as error:  # also a number of 5,000 digits
             raise RecipeError(f"{path} is not valid TOML: {error}") from error
         for override in overrides:
             _apply(values, override)
@@ -154,35 +161,35 @@ class Recipe(Part):
 
 def _apply(values: dict[str, Any], override: str) -> None:
     """Sets `section.key=value` in nested tables; the value is read as TOML, and as plain text where it is none."""
+    if len(override) > MOST_OVERRIDE or not override.isprintable():
+        raise RecipeError(
+            f"--set {line(override, 80)!r}: a value is one line of at most {MOST_OVERRIDE} characters that can be printed, not this one"
+        )
     key, equals, text = override.partition("=")
     *sections, last = key.strip().split(".")
-    if not equals or not all((*sections, last)):
+    if not equals or not all((*sections, last)) or len(sections) >= MOST_DEEP:
         raise RecipeError(f"--set {override!r} is not of the form section.key=value, for example train.epochs=2")
     for section in sections:
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
             raise RecipeError(f"--set {override!r}: {section!r} is a value, not a section")
     try:
-        values[last] = tomllib.loads(f"value = {text}")["value"]
-    except (ValueError, RecursionError):
+        values[last] = _parsed(f"value = {text}")["value"]
+    except ValueError:
         values[last] = text.strip()
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """Raises ValueError for what is no TOML, or nested deeper than a recipe ever is."""
+    bare = _WORDS.sub("", text)
+    dots = max(part.count(".") for part in re.split(r"[=\[\]{},\n]", bare))
+    depth = max(itertools.accumulate((sign in "[{") - (sign in "]}") for sign in re.findall(r"[\[\]{}]", bare)), default=0)
+    if max(dots + 1, depth) > MOST_DEEP:
+        raise ValueError(f"a key of {dots + 1} parts, or {depth} brackets within brackets; at most {MOST_DEEP} are read")
+    return tomllib.loads(text)
 
 
 def _faults(error: ValidationError, source: str) -> str:
     rows = fault_rows(error)
     count = f"{len(rows)} fault" + ("s" if len(rows) > 1 else "")
     return f"the recipe in {source} has {count}:\n  " + "\n  ".join(rows)
-
-
-def fault_rows(error: ValidationError) -> list[str]:
-    """A line for each fault: the key, what is wrong with it, and the value seen."""
-    rows = []
-    for fault in error.errors(include_url=False):
-        key = ".".join(str(part) for part in fault["loc"]) or "the whole"
-        if fault["type"] == "extra_forbidden":
-            rows.append(f"{key}: there is no such key; did you misspell it?")
-        elif fault["type"] == "missing":
-            rows.append(f"{key}: is missing")
-        else:
-            rows.append(f"{key}: {fault['msg'][0].lower()}{fault['msg'][1:]} (got {fault['input']!r:.80})")
-    return rows

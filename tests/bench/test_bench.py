@@ -67,7 +67,7 @@ def test_the_figures_can_be_computed_again_from_the_samples_in_the_report(export
     assert room.read(path) == found
 
 
-@pytest.mark.parametrize(("text", "words"), [("{}", "Field required"), ("[", "Invalid JSON"), (None, "No such file")])
+@pytest.mark.parametrize(("text", "words"), [("{}", "model: is missing"), ("[", "EOF while parsing"), (None, "No such file")])
 def test_a_stored_measurement_that_cannot_be_read_is_one_message(tmp_path: Path, text, words):
     if text is not None:
         (tmp_path / "bench.json").write_text(text)

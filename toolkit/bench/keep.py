@@ -5,30 +5,22 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from toolkit.bench.judge import judged
 from toolkit.bench.plan import PRESETS, Options
 from toolkit.bench.result import BenchResult
 from toolkit.errors import ToolkitError
+from toolkit.limits import MAX_BENCH_BYTES, memory_bytes
 from toolkit.progress import say
+from toolkit.records import read_record
 
 REPORT = "bench.json"
-MAX_REPORT_BYTES = 1 << 30
+MEMORY_OF_A_BYTE = 40  # that reading takes: "1," becomes a number of Python's, and a place in a list
 
 
 def read(path: Path) -> BenchResult:
     """A stored measurement, its figures made again from its rounds. Raises ToolkitError."""
-    try:
-        if path.stat().st_size > MAX_REPORT_BYTES:
-            raise ToolkitError(f"{path} has {path.stat().st_size} bytes, more than any measurement of ours")
-        return judged(BenchResult.model_validate_json(path.read_bytes()))
-    except OSError as error:
-        raise ToolkitError(f"{path} cannot be read: {error.strerror}. Give a bench.json that `toolkit bench` wrote") from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise ToolkitError(f"{path} is no measurement of ours: {where}: {first['msg']}. Measure again: toolkit bench") from error
+    most = min(MAX_BENCH_BYTES, memory_bytes() // MEMORY_OF_A_BYTE)
+    return judged(read_record(path, BenchResult, most, advice="Give a bench.json that `toolkit bench` wrote"))
 
 
 def place_for(folder: Path, name: str, options: Options, sha256: str | None, against: Path | None = None) -> Path:

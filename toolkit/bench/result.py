@@ -3,22 +3,25 @@
 Rounds are raw; figures, findings and verdicts are made from them alone (judge.py), so that a sceptic can make them again.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from toolkit.bench.plan import PresetName, Scenario
-from toolkit.records import Figure, Frozen
+from toolkit.records import Count, Figure, Frozen, Many, Positive, Seconds
+
+Nanoseconds = Annotated[int, Field(ge=0, le=10**18)]  # 30 years
+Rate = Annotated[float, Field(gt=0, le=1e9)]  # a second
 
 
 class Sensors(Frozen):
     """The machine at one moment. None: it does not say, or was not asked. Of times in seconds only differences mean anything."""
 
-    perf_ns: int
-    wall_ns: int  # time.time_ns: a jump between the two clocks shows that one was set, or the machine slept
-    busy_s: float  # of all cores, all processes
-    own_s: float  # of this process, all threads
-    switches: int  # involuntary context switches of this process
+    perf_ns: Count
+    wall_ns: Count  # time.time_ns: a jump between the two clocks shows that one was set, or the machine slept
+    busy_s: Seconds  # of all cores, all processes
+    own_s: Seconds  # of this process, all threads
+    switches: Count  # involuntary context switches of this process
     load: float
     thermal: int | None  # macOS: 0 nominal, 1 moderate, 2 heavy, 3 trapping, 4 sleeping
     on_mains: bool | None
@@ -38,7 +41,7 @@ class Placement(Frozen):
 class Turn(Frozen):
     """A stretch of timed calls without a break; between two of them the other arms have theirs."""
 
-    calls: int
+    calls: Count
     before: Sensors
     after: Sensors
 
@@ -46,22 +49,22 @@ class Turn(Frozen):
 class Round(Frozen):
     """One process: load, first call, warm-up, timed calls in turns with the other arms' processes of the round."""
 
-    number: int
-    compile_ns: int | None  # from the file that ships to what the device loads, where that is a step of its own
-    load_ns: int  # from the artifact on disk to a session, imports not counted
-    first_call_ns: int
-    warmup_calls: int
-    samples_ns: list[int]  # one a call, host arrays in to host arrays out, in order of time; `paced`: from when it was due
-    service_ns: list[int]  # `paced`: from when it was begun; else empty
-    wall_ns: int  # of all turns together
-    framework_ns: list[int]  # the runtime's own timing, where it has one: another quantity, never mixed in
-    peak_memory_bytes: int  # resident, of the whole process
+    number: int = Field(ge=-1, le=10**9)  # -1: the pilot round
+    compile_ns: Nanoseconds | None  # from the file that ships to what the device loads, where that is a step of its own
+    load_ns: Nanoseconds  # from the artifact on disk to a session, imports not counted
+    first_call_ns: Nanoseconds
+    warmup_calls: Count
+    samples_ns: Many[Nanoseconds]  # one a call, host arrays in to host arrays out, in order of time; `paced`: from when it was due
+    service_ns: Many[Nanoseconds]  # `paced`: from when it was begun; else empty
+    wall_ns: Nanoseconds  # of all turns together
+    framework_ns: Many[Nanoseconds]  # the runtime's own timing, where it has one: another quantity, never mixed in
+    peak_memory_bytes: Count  # resident, of the whole process
     verified: dict[str, int]  # before, during, after → outputs that were compared with the golden ones; empty: there is nothing to compare
     max_abs_logit: Figure | None  # the largest difference among them
     allowed_abs_logit: float | None
     placement: Placement
-    images: int | None = None  # a call, counted in the arrays; 0: no batch axis. None: before schema 3, and then as the arm says
-    turns: list[Turn] = Field(min_length=1)
+    images: Count | None = None  # a call, counted in the arrays; 0: no batch axis. None: before schema 3, and then as the arm says
+    turns: Many[Turn] = Field(min_length=1)
 
 
 class Interval(Frozen):
@@ -91,10 +94,10 @@ class Figures(Frozen):
     between_rounds: float | None  # standard deviation of the logs of the rounds' medians, so a share
     within_rounds: float | None  # of the logs of a round's calls, the middle round
     drift: Interval | None  # last third of a round against its first, as a share; negative: it gets faster
-    modes: list[tuple[float, float]]  # (ms, share of the calls) where the calls fall into separate groups; else empty
+    modes: Many[tuple[float, float]]  # (ms, share of the calls) where the calls fall into separate groups; else empty
     outliers: int  # beyond three times the interquartile range (Tukey); counted, and kept
     effective_calls: float | None  # how many independent calls they are worth, by their autocorrelation
-    windows_ms: list[float]  # `sustained`: p50 of each ten seconds
+    windows_ms: Many[float]  # `sustained`: p50 of each ten seconds
     peak_memory_bytes: int
 
 
@@ -118,13 +121,13 @@ class Arm(Frozen):
     runtime: str
     precision: str
     version: str
-    threads: int | None
-    batch: int
+    threads: Positive | None
+    batch: Positive
     control: bool
-    rounds: list[Round]
+    rounds: Many[Round]
     error: str | None  # how a round ended that gave no result
     figures: Figures | None = None
-    findings: list[Finding] = Field(default_factory=list)
+    findings: Many[Finding] = Field(default_factory=list)
 
     @property
     def why_not(self) -> str | None:
@@ -156,7 +159,7 @@ class StoredArm(Frozen):
     """Of an earlier measurement, what is compared with: the median of each round, of cold rounds the time to the first result."""
 
     id: str
-    medians_ns: list[float]
+    medians_ns: Many[Annotated[float, Field(ge=0, le=1e18)]]
     why_not: str | None  # it was not valid
 
 
@@ -166,7 +169,7 @@ class Stored(Frozen):
     file: str
     sha256: str
     started_utc: str
-    arms: list[StoredArm]
+    arms: Many[StoredArm]
 
 
 class LoadGenRow(Frozen):
@@ -174,8 +177,8 @@ class LoadGenRow(Frozen):
 
     arm: str
     version: str
-    queries: int
-    seconds: float
+    queries: Count
+    seconds: Seconds
     p50_ms: float | None
     p90_ms: float | None
     p99_ms: float | None
@@ -198,24 +201,24 @@ class BenchResult(Frozen):
     file_sha256: str | None  # of a file from elsewhere
     scenario: Scenario
     preset: PresetName
-    hz: float | None
-    sustained_s: float | None
-    seed: int
-    order: list[str]  # "<round>:<arm>", a turn each, as they were run
-    started: list[str] = Field(default_factory=list)  # "<round>:<arm>", a process each, as they were started
+    hz: Rate | None
+    sustained_s: Seconds | None
+    seed: Count
+    order: Many[str]  # "<round>:<arm>", a turn each, as they were run
+    started: Many[str] = Field(default_factory=list)  # "<round>:<arm>", a process each, as they were started
     against: Stored | None = None
     started_utc: str
-    estimated_s: float | None  # stated before the first round
-    seconds: float  # that it took, the pilot rounds not counted
+    estimated_s: Seconds | None  # stated before the first round
+    seconds: Seconds  # that it took, the pilot rounds not counted
     interrupted: bool
-    arms: list[Arm]
-    skipped: list[Skipped]
-    loadgen: list[LoadGenRow] = Field(default_factory=list)
-    verdicts: list[Verdict] = Field(default_factory=list)
+    arms: Many[Arm]
+    skipped: Many[Skipped]
+    loadgen: Many[LoadGenRow] = Field(default_factory=list)
+    verdicts: Many[Verdict] = Field(default_factory=list)
     noise: float | None = None
     environment: dict[str, str]
-    load_average_before: list[float]
-    load_average_after: list[float]
+    load_average_before: Many[float]
+    load_average_after: Many[float]
 
     @property
     def slower(self) -> bool:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
 from toolkit.artifact import Artifact
 from toolkit.checkpoint import Checkpoint
@@ -20,10 +19,12 @@ from toolkit.debug.reference import Reference
 from toolkit.debug.repair import repaired
 from toolkit.debug.result import DebugResult, Layer
 from toolkit.debug.trace import logits, trace
-from toolkit.errors import ArtifactError, DataError, ExportError
+from toolkit.errors import ArtifactError, ExportError, ToolkitError
 from toolkit.gates import Allowed, allowed
+from toolkit.limits import MAX_REPORT_BYTES
 from toolkit.progress import say
 from toolkit.recipe import Recipe
+from toolkit.records import read_record
 from toolkit.selection import artifact_folders, checkpoint_of
 from toolkit.validation.result import REPORT, ValidationResult
 from toolkit.validation.truth import double
@@ -87,13 +88,13 @@ def _worst(workspace: Workspace, checkpoint: Checkpoint, name: str, data_dir: Pa
     if not path.is_file():
         return nothing
     try:
-        result = ValidationResult.model_validate_json(path.read_bytes())
+        result = read_record(path, ValidationResult, MAX_REPORT_BYTES, advice="Make it again: toolkit validate")
         places = sorted({place for row in result.rows if row.artifact == name for place in row.worst})
         if result.checkpoint_sha256 != checkpoint.card.weights_sha256 or not places:
             return nothing
         data = load(checkpoint.recipe.data.set, data_dir, download=False)
         found: Array = data.test_images.numpy()[places].astype(np.float32)
-    except (ValidationError, DataError, IndexError) as error:
+    except (ToolkitError, IndexError) as error:
         tell(f"only golden images: the worst test images of {path} cannot be had: {str(error).splitlines()[0]}")
         return nothing
     return found

@@ -2,13 +2,15 @@
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
-
-from pydantic import BaseModel, ValidationError
+from typing import TYPE_CHECKING, Any
 
 from toolkit.artifact import MANIFEST, Artifact
 from toolkit.checkpoint import Checkpoint
 from toolkit.errors import ArtifactError, ToolkitError
+from toolkit.files import kind_of, read_bytes
+from toolkit.limits import MAX_METRICS_BYTES, MAX_REPORT_BYTES
+from toolkit.printable import line
+from toolkit.records import LARGEST, read_record
 from toolkit.selection import artifact_folders, checkpoint_of
 from toolkit.workspace import Workspace
 
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from toolkit.bench.result import BenchResult
     from toolkit.validation.result import ValidationResult
 
-Result = TypeVar("Result", bound=BaseModel)
 JUDGED = ("held_out_accuracy", "test_accuracy")  # records of the training loop between epochs: of one or of the other
 
 
@@ -50,56 +51,70 @@ class Sources:
 def read(workspace: Workspace) -> Sources:
     """Raises CheckpointError without a checkpoint, and ToolkitError naming the file that is damaged."""
     from toolkit.bench import REPORT as BENCH
-    from toolkit.bench import BenchResult
     from toolkit.validation import REPORT as VALIDATION
-    from toolkit.validation import ValidationResult
 
     checkpoint = checkpoint_of(workspace)
     sha256 = checkpoint.card.weights_sha256
     return Sources(
         checkpoint=checkpoint,
-        validation=_result(workspace.reports / VALIDATION, ValidationResult, "validate", sha256),
-        bench=_result(workspace.reports / BENCH, BenchResult, "bench", sha256),
+        validation=_validation(workspace.reports / VALIDATION, sha256),
+        bench=_bench(workspace.reports / BENCH, sha256),
         records=_records(workspace.metrics),
         parts=_parts(workspace, sha256),
     )
 
 
-def _result(path: "Path", kind: type[Result], command: str, sha256: str) -> Result | Missing:
-    if not path.is_file():
-        return Missing(f"not measured yet: run `toolkit {command}`")
-    try:
-        result = kind.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise ToolkitError(f"{path} cannot be read: {_first_line(error)}. Make it again: toolkit {command}") from error
-    if (found := getattr(result, "checkpoint_sha256", None)) != sha256:
-        return Missing(
-            f"stale: {path.name} was made from another checkpoint ({str(found)[:12]}, now {sha256[:12]}); run `toolkit {command}` again"
-        )
-    return result
+def _validation(path: "Path", sha256: str) -> "ValidationResult | Missing":
+    from toolkit.validation import ValidationResult
+
+    if kind_of(path) is None:
+        return Missing("not measured yet: run `toolkit validate`")
+    result = read_record(path, ValidationResult, MAX_REPORT_BYTES, advice="Make it again: toolkit validate")
+    return _stale(path, result.checkpoint_sha256, "validate", sha256) or result
 
 
-def _first_line(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors(include_url=False)[0]
-        return f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}"
-    return str(error)
+def _bench(path: "Path", sha256: str) -> "BenchResult | Missing":
+    from toolkit.bench import read
+
+    if kind_of(path) is None:
+        return Missing("not measured yet: run `toolkit bench`")
+    result = read(path)
+    return _stale(path, result.checkpoint_sha256, "bench", sha256) or result
+
+
+def _stale(path: "Path", found: str | None, command: str, sha256: str) -> Missing | None:
+    if found == sha256:
+        return None
+    return Missing(
+        f"stale: {path.name} was made from another checkpoint ({str(found)[:12]}, now {sha256[:12]}); run `toolkit {command}` again"
+    )
 
 
 def _records(path: "Path") -> list[dict[str, Any]] | Missing:
     """Figures of the training loop and of the looks between epochs (see training/fit.py), in order of time."""
-    if not path.is_file():
+    if kind_of(path) is None:
         return Missing(f"not recorded: there is no {path.name} beside the checkpoint; run `toolkit train` for the curves")
     records = []
-    for line, text in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    for number, text in enumerate(read_bytes(path, MAX_METRICS_BYTES).decode("utf-8", "replace").splitlines(), start=1):
         try:
             record = json.loads(text)
             judged = [key for key in JUDGED if key in record]
             wanted = ("epoch", *judged) if judged else ("epoch", "step", "loss", "accuracy")
-            records.append({**record, **{key: float(record[key]) for key in wanted}})
-        except (ValueError, TypeError, KeyError) as error:
-            raise ToolkitError(f"{path}, line {line} cannot be read as a record of training: {error}. Train again, or delete it") from error
+            records.append({**record, **{key: _number(record, key) for key in wanted}})
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            reason = line(error, 200) if not isinstance(error, RecursionError) else "it is nested too deeply"
+            raise ToolkitError(
+                f"{path}, line {number} cannot be read as a record of training: {reason}. Train again, or delete it"
+            ) from error
     return records or Missing(f"not recorded: {path.name} is empty; run `toolkit train` for the curves")
+
+
+def _number(record: dict[str, Any], key: str) -> float:
+    """Raises KeyError, TypeError or ValueError for what is no number, or none that a chart can show."""
+    value = record[key]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LARGEST:
+        raise ValueError(f"{key} is no number from 0 to {LARGEST:.0e}")
+    return float(value)
 
 
 def _parts(workspace: Workspace, sha256: str) -> list[Part] | Missing:

@@ -17,8 +17,8 @@ from toolkit.environment import describe
 from toolkit.errors import DataError, ToolkitError
 from toolkit.gates import allowed
 from toolkit.limits import Limits
-from toolkit.recipe import Recipe, fault_rows
-from toolkit.records import Frozen
+from toolkit.recipe import Recipe
+from toolkit.records import Frozen, fault_rows
 from toolkit.runtimes import RUNTIMES
 from toolkit.selection import artifact_folders, checkpoint_of
 from toolkit.validation.result import REPORT, Check, Level, ValidationResult

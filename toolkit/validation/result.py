@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from toolkit.artifact import TORCH
-from toolkit.records import Figure, Frozen
+from toolkit.records import Count, Figure, Frozen, Many, Positive, Seconds, Share
 
 Interval = tuple[Figure, Figure]
 Level = Literal["files", "golden", "contract", "preprocessing", "test set"]
@@ -38,15 +38,15 @@ class Check(Frozen):
 class Figures(Frozen):
     """Logits against PyTorch's, over N images (metrics.py). Accuracies are shares of 1; top5 None: five classes or fewer."""
 
-    accuracy: float
+    accuracy: Share
     accuracy_interval: Interval
-    reference_accuracy: float
-    top5: float | None
-    reference_top5: float | None
-    lost: int
-    gained: int
+    reference_accuracy: Share
+    top5: Share | None
+    reference_top5: Share | None
+    lost: Count
+    gained: Count
     difference_interval: Interval
-    mcnemar_p: float
+    mcnemar_p: Share
     max_abs_logit: Figure
     mean_abs_logit: Figure
     p999_abs_logit: Figure
@@ -55,9 +55,9 @@ class Figures(Frozen):
     kl: Figure
     ece: Figure
     reference_ece: Figure
-    nan: int
-    inf: int
-    saturated: int
+    nan: Count
+    inf: Count
+    saturated: Count
 
 
 class RuntimeRow(Frozen):
@@ -70,16 +70,16 @@ class RuntimeRow(Frozen):
     artifact: str
     runtime: str
     precision: str
-    images: int
-    indices: list[int] | None  # which images; None: all that were asked for
+    images: Positive
+    indices: Many[Count] | None  # which images; None: all that were asked for
     figures: Figures
-    changed: dict[int, int]
+    changed: dict[Count, Count]
     golden_abs_logit: Figure
-    allowed_changed: int | None  # None: PyTorch itself, the reference, or not judged
+    allowed_changed: Count | None  # None: PyTorch itself, the reference, or not judged
     allowed_abs_logit: float | None
-    seconds: float
+    seconds: Seconds
     cached: bool
-    worst: list[int] = Field(default_factory=list)
+    worst: Many[Count] = Field(default_factory=list)
 
     @property
     def is_reference(self) -> bool:
@@ -106,18 +106,18 @@ class ValidationResult(Frozen):
     data_sha256: str
     recipe_hash: str
     checkpoint_sha256: str
-    seed: int
-    test_images: int
-    limit: int | None
-    rows: list[RuntimeRow]
-    checks: list[Check]
-    unavailable: list[Unavailable]
+    seed: Count
+    test_images: Positive
+    limit: Positive | None
+    rows: Many[RuntimeRow]
+    checks: Many[Check]
+    unavailable: Many[Unavailable]
     artifacts: dict[str, dict[str, str]]  # name → file → sha256
-    class_labels: list[str]
-    test_labels: list[int]
-    test_indices: list[int]
-    reference_predictions: list[int]
-    seconds: float
+    class_labels: Many[str]
+    test_labels: Many[Count]
+    test_indices: Many[Count]
+    reference_predictions: Many[Count]
+    seconds: Seconds
     environment: dict[str, str]
 
     @property
