@@ -19,6 +19,7 @@ from benchmarks.hostile.scene import Scene
 PR_SET_NO_NEW_PRIVS, PR_SET_CHILD_SUBREAPER, PR_CAPBSET_DROP, CAPSET_VERSION = 38, 36, 24, 0x20080522
 LOOK_EVERY_S = 0.04
 GRACE_S = 1.0  # after which nothing of a command may be left
+SET_BY_IMPORTS: dict[str, str] = {}  # of the environment; a fork, which imports nothing any more, is given them (see worker.prepare)
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -60,6 +61,7 @@ def run(
         _settle_in(scene, said, gate)
         if real:
             os.execv(sys.executable, [sys.executable, "-P", "-m", "toolkit", *words])
+        os.environ.update({name: value for name, value in SET_BY_IMPORTS.items() if name not in scene.env})
         sys.argv = ["toolkit", *words]
         raise Become
     os.close(gate)

@@ -31,6 +31,7 @@ DOUBTED = ("time", "memory", "process left", "traceback", "exit code")  # what b
 
 def prepare() -> None:
     """Imports all that a command may need: a fork then starts in no time."""
+    given = dict(os.environ)
     import toolkit
     import toolkit.cli
 
@@ -41,6 +42,7 @@ def prepare() -> None:
     for name in LIBRARIES:
         _import(name)
     _import("toolkit.mil._coremltools", call="import_coremltools")
+    launch.SET_BY_IMPORTS.update({name: value for name, value in os.environ.items() if given.get(name) != value})
     gc.collect()
     gc.freeze()  # what is never collected is never copied
     if len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208
