@@ -70,3 +70,19 @@ def allowed(gates: Gates, checkpoint: Checkpoint, manifest: Manifest, largest_lo
         gate.max_accuracy_loss,
         derived if gate.max_abs_logit is None else "set by the recipe",
     )
+
+
+def wider(gates: Gates, checkpoint: Checkpoint, manifest: Manifest, largest_logit: float) -> list[str]:
+    """What the recipe allows beyond what is derived, in words: a reader cannot know how good a reason there was."""
+    own, derived = (allowed(each, checkpoint, manifest, largest_logit) for each in (gates, Gates()))
+    pairs = (
+        ("max_abs_logit", own.max_abs_logit, derived.max_abs_logit, 1), ("min_snr_db", own.min_snr_db, derived.min_snr_db, -1),
+        ("max_accuracy_loss", own.max_accuracy_loss, derived.max_accuracy_loss, 1),
+    )  # fmt: skip
+    which = "compressed" if manifest.compression is not None else manifest.precision
+    return [
+        f"recipe.toml allows more than what is derived: gates.{which}.{name} is {'not set' if mine is None else f'{mine:.3g}'}, "
+        f"by default it would be {usual:.3g}"
+        for name, mine, usual, sign in pairs
+        if usual is not None and (mine is None or sign * (mine - usual) > 1e-9 * abs(usual))
+    ]

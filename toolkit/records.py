@@ -40,7 +40,11 @@ def read_record(path: Path, kind: type[Record], most_bytes: int, *, raises: type
 
     Raises `raises` for what is no regular file of at most `most_bytes`, or does not hold; `advice`: a sentence that says what to do.
     """
-    content = read_bytes(path, most_bytes, raises=raises, advice=advice)
+    return record_of(read_bytes(path, most_bytes, raises=raises, advice=advice), path, kind, raises=raises, advice=advice)
+
+
+def record_of(content: bytes, path: Path, kind: type[Record], *, raises: type[ToolkitError] = ToolkitError, advice: str = "") -> Record:
+    """Return what the bytes that were read from `path` hold. Raises as `read_record` does."""
     end = f". {advice}" if advice else ""
     try:
         values = from_json(content, allow_inf_nan=False)  # once: validate_json would make a copy of the values for each fault

@@ -125,7 +125,7 @@ def _build(options: Options, case: Case, rng: random.Random, place: Path) -> Sce
 
 
 def environment(options: Options, place: Path) -> dict[str, str]:
-    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "ORT_DISABLE_TELEMETRY") if name in os.environ}
     return kept | {
         "HOME": str(place / "home"), "TMPDIR": str(place / "tmp"), "TOOLKIT_CACHE": str(place / "cache"),
         "TOOLKIT_MODELS": str(place / "models"), "TOOLKIT_MEMORY_LIMIT": f"{MEMORY_GIB:g}", "OMP_NUM_THREADS": "1",

@@ -1,6 +1,5 @@
 """What must hold after each command. A breach is a finding."""
 
-import os
 import re
 import signal
 from dataclasses import dataclass, field
@@ -90,14 +89,11 @@ def _processes(ended: Ended) -> list[Breach]:
 
 
 def changes(before: dict[str, str], after: dict[str, str]) -> list[str]:
-    """In words, what is other than it was, at most a few; of a folder that is new or gone not what is in it."""
-    gone, new = before.keys() - after.keys(), after.keys() - before.keys()
-    found = [f"gone: {name}" for name in gone if os.path.dirname(name) not in gone]  # noqa: PTH120
-    found += [f"new: {name}" for name in new if os.path.dirname(name) not in new]  # noqa: PTH120
-    explained = {os.path.dirname(name) for name in gone | new}  # noqa: PTH120 – whose time has changed for that
-    for name in before.keys() & after.keys() - explained:
-        if before[name] != after[name]:
-            found.append(f"changed: {name}: {before[name][:60]} → {after[name][:60]}")
+    """In words, what is other than it was, at most a few."""
+    found = [f"gone: {name}" for name in before.keys() - after.keys()] + [f"new: {name}" for name in after.keys() - before.keys()]
+    found += [
+        f"changed: {name}: {before[name][:60]} → {after[name][:60]}" for name in before.keys() & after.keys() if before[name] != after[name]
+    ]
     return sorted(found)[:8]
 
 

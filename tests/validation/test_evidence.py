@@ -2,12 +2,15 @@
 
 import json
 import shutil
+from functools import partial
 
 import pytest
 
 from tests.validation.conftest import cli, sign
 from toolkit.errors import ToolkitError
 from toolkit.validation import verify
+
+here = partial(verify, isolate=False)  # a process for each file is what tests/validation/test_run.py is about
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +34,8 @@ def wrong(result) -> list[tuple[str, str]]:
     return [(check.artifact, check.name) for check in result.checks if not check.passed]
 
 
-def test_an_untouched_copy_passes(release, capsys):
-    result = verify(release)
+def test_an_untouched_copy_passes(release, in_process, capsys):
+    result = here(release)
     assert wrong(result) == []
     assert result.passed
     assert {check.artifact for check in result.checks} >= {"report", "checkpoint", "data", "coreml-fp16", "coreml-fp32", "onnx-fp32"}
@@ -41,10 +44,10 @@ def test_an_untouched_copy_passes(release, capsys):
     assert "PASSED" in capsys.readouterr().out
 
 
-def test_a_changed_file_is_found(release):
+def test_a_changed_file_is_found(release, in_process):
     (path,) = (release / "exports" / "coreml-fp16").rglob("weight.bin")
     path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
-    assert wrong(verify(release)) == [("coreml-fp16", "files are whole")]
+    assert wrong(here(release)) == [("coreml-fp16", "files are whole")]
     assert cli("verify", str(release)) == 1
 
 
@@ -56,17 +59,17 @@ def test_a_changed_file_that_was_signed_again_is_found(release):
     model[-1] ^= 1
     path.write_bytes(bytes(model))
     sign(release / "exports" / "onnx-fp32")
-    assert ("onnx-fp32", "files are those that were validated") in wrong(verify(release))
+    assert ("onnx-fp32", "files are those that were validated") in wrong(here(release))
 
 
 def test_an_artifact_that_nobody_validated_is_found(release):
     shutil.copytree(release / "exports" / "onnx-fp32", release / "exports" / "onnx-new")
-    assert wrong(verify(release)) == [("onnx-new", "was validated")]
+    assert wrong(here(release)) == [("onnx-new", "was validated")]
 
 
 def test_a_missing_artifact_is_found(release):
     shutil.rmtree(release / "exports" / "onnx-fp32")
-    assert wrong(verify(release)) == [("onnx-fp32", "is there")]
+    assert wrong(here(release)) == [("onnx-fp32", "is there")]
 
 
 def test_a_name_in_the_evidence_leads_nowhere_else(release, tmp_path):
@@ -74,7 +77,7 @@ def test_a_name_in_the_evidence_leads_nowhere_else(release, tmp_path):
     path = release / "reports" / "evidence.json"
     text = path.read_text(encoding="utf-8").replace('"onnx-fp32"', '"../../outside"')
     path.write_text(text, encoding="utf-8")
-    assert ("../../outside", "is there") in wrong(verify(release))
+    assert ("../../outside", "is there") in wrong(here(release))
 
 
 def test_a_report_of_another_kind_is_one_failed_check(release):
@@ -84,20 +87,20 @@ def test_a_report_of_another_kind_is_one_failed_check(release):
     report.write_text('{"schema_version": 1}', encoding="utf-8")
     evidence = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(evidence | {"report_sha256": sha256_of(report)}), encoding="utf-8")
-    assert wrong(verify(release)) == [("report", "can be read")]
+    assert wrong(here(release)) == [("report", "can be read")]
 
 
 def test_another_report_is_found(release):
     path = release / "reports" / "validation.json"
     report = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(report | {"seed": 7}), encoding="utf-8")
-    assert wrong(verify(release)) == [("report", "sha256 of the report")]
+    assert wrong(here(release)) == [("report", "sha256 of the report")]
 
 
 def test_another_checkpoint_is_found(release):
     path = release / "checkpoint" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
-    result = verify(release)
+    result = here(release)
     assert ("checkpoint", "can be read") in wrong(result)
 
 
@@ -105,16 +108,16 @@ def test_a_validation_that_had_failed_is_no_evidence(release):
     path = release / "reports" / "evidence.json"
     evidence = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(evidence | {"passed": False}), encoding="utf-8")
-    assert wrong(verify(release)) == [("report", "validation had passed")]
+    assert wrong(here(release)) == [("report", "validation had passed")]
 
 
 def test_other_data_is_found_and_missing_data_is_said_to_be_missing(release, tmp_path):
     path = release / "reports" / "evidence.json"
     evidence = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(evidence | {"data_sha256": "0" * 64}), encoding="utf-8")
-    assert ("data", "sha256 of the test set") in wrong(verify(release))
+    assert ("data", "sha256 of the test set") in wrong(here(release))
     path.write_text(json.dumps(evidence | {"dataset": "mnist"}), encoding="utf-8")
-    result = verify(release, data_dir=tmp_path / "empty")
+    result = here(release, data_dir=tmp_path / "empty")
     assert any("MNIST is not in" in line for line in result.not_checked)
 
 
@@ -148,7 +151,7 @@ def test_another_manifest_is_found(release):
     manifest = json.loads(path.read_text(encoding="utf-8"))
     manifest["class_labels"][:2] = manifest["class_labels"][1::-1]
     path.write_text(json.dumps(manifest), encoding="utf-8")
-    assert ("onnx-fp32", "files are those that were validated") in wrong(verify(release, isolate=False))
+    assert ("onnx-fp32", "files are those that were validated") in wrong(here(release))
 
 
 def test_what_the_evidence_repeats_is_taken_from_the_report(release):
@@ -156,22 +159,22 @@ def test_what_the_evidence_repeats_is_taken_from_the_report(release):
         report["checks"][0]["passed"] = False
 
     forge(release, "reports/validation.json", fail)
-    assert wrong(verify(release, isolate=False)) == [("report", "validation had passed")]
+    assert wrong(here(release)) == [("report", "validation had passed")]
 
 
 def test_an_artifact_that_was_taken_out_of_the_evidence_is_missed(release):
     shutil.rmtree(release / "exports" / "onnx-fp32")
     forge(release, "reports/evidence.json", lambda evidence: evidence["artifacts"].pop("onnx-fp32"))
-    assert wrong(verify(release, isolate=False)) == [("report", "artifacts")]
+    assert wrong(here(release)) == [("report", "artifacts")]
 
 
 def test_a_part_of_the_test_set_is_found_in_the_report(release):
     forge(release, "reports/validation.json", lambda report: [row.update(images=20) for row in report["rows"]])
     forge(release, "reports/evidence.json", lambda evidence: evidence.update(images=dict.fromkeys(evidence["images"], 20)))
-    assert ("report", "validated on") in wrong(verify(release, isolate=False))
+    assert ("report", "validated on") in wrong(here(release))
 
 
-def test_a_model_is_verified_by_its_name(release, monkeypatch, capsys):
+def test_a_model_is_verified_by_its_name(release, in_process, monkeypatch, capsys):
     monkeypatch.setenv("TOOLKIT_MODELS", str(release.parent))
     assert cli("verify", "copied") == 0
     assert "PASSED" in capsys.readouterr().out

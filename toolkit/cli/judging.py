@@ -8,6 +8,7 @@ import typer
 
 from toolkit import errors
 from toolkit.cli.options import Artifacts, DataDir, Json, Model, Runtimes
+from toolkit.progress import say
 from toolkit.workspace import DEFAULT_MODEL, Workspace
 
 if TYPE_CHECKING:
@@ -85,6 +86,9 @@ def validate(
     terminal.show(result, json)
     if junit is not None:
         junit_xml.write(result, junit)
+    if (digest := validation.digest_of_last(Workspace.of(model), result)) is not None:
+        said = f"digest: {digest} (sha256 of reports/{validation.EVIDENCE}: keep it elsewhere, for toolkit verify --digest)"
+        (say if json else terminal.lines)(said)
     raise typer.Exit(errors.CHECK_FAILED if result.fails_on(tuple(fail_on or ())) else errors.DONE)
 
 
@@ -164,18 +168,30 @@ def verify(
     folder: Annotated[
         str, typer.Argument(metavar="FOLDER", help="Of a model that was validated, wherever it was copied to; or a model's name.")
     ],
+    digest: Annotated[
+        str | None,
+        typer.Option(metavar="SHA256|FILE", help="What `validate` printed as its digest and was kept elsewhere, or a file that holds it."),
+    ] = None,
+    signature: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A detached signature of reports/evidence.json, by minisign or cosign. With --key.")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(metavar="FILE", help="The public key that the signature must be of.")] = None,
     data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
     """Check a release folder against its own evidence, offline.
 
-    Data, checkpoint, artifacts and report must be those that were validated, and each file must still compute its golden
-    outputs. Exits with 1 when something is not.
+    Data, checkpoint, artifacts and report must be those that were validated, and each file must still compute what the
+    checkpoint does. Who can change the folder can change its evidence: give a digest or a signature from elsewhere as
+    well. Exits with 1 when something is not so, and with 2 when digest or signature cannot be checked.
     """
     from toolkit import validation
     from toolkit.report import terminal
 
+    if (signature is None) != (key is None):
+        raise errors.ToolkitError("--signature and --key belong together: a signature says nothing without the key that it must be of")
+    signed = validation.Signature(signature, key) if signature is not None and key is not None else None
     place = Path(folder) if Path(folder).is_dir() else Workspace.of(folder).folder
-    result = validation.verify(place, data_dir=data_dir)
+    result = validation.verify(place, data_dir=data_dir, digest=digest, signature=signed)
     terminal.show(result, json)
     raise typer.Exit(errors.DONE if result.passed else errors.CHECK_FAILED)

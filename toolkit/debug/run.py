@@ -26,6 +26,7 @@ from toolkit.progress import say
 from toolkit.recipe import Recipe
 from toolkit.records import read_record
 from toolkit.selection import artifact_folders, checkpoint_of
+from toolkit.validation.evidence import files_of
 from toolkit.validation.result import REPORT, ValidationResult
 from toolkit.validation.truth import double
 from toolkit.workspace import Workspace
@@ -94,6 +95,8 @@ def _worst(workspace: Workspace, checkpoint: Checkpoint, name: str, data_dir: Pa
             return nothing
         data = load(checkpoint.recipe.data.set, data_dir, download=False)
         found: Array = data.test_images.numpy()[places].astype(np.float32)
+        if result.artifacts.get(name) != files_of(Artifact.open(workspace.exports / name)):
+            tell(f"the worst test images of {path} were those of another file: {name}'s files were changed since it was validated")
     except (ToolkitError, IndexError) as error:
         tell(f"only golden images: the worst test images of {path} cannot be had: {str(error).splitlines()[0]}")
         return nothing

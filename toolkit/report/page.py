@@ -46,10 +46,12 @@ def page(sources: Sources, data_dir: Path | None) -> Page:
     else:
         check(validation)
         passed, verdict = validation.passed, tables.verdict_line(validation)
+        if passed and sources.doubts:
+            passed, verdict = None, f"NOT VALIDATED AS IT IS: {'; '.join(sources.doubts)}. What was validated: {verdict}"
     sections = [
         _summary(sources),
         _artifacts(sources),
-        _accuracy(validation),
+        _accuracy(validation, sources.doubts),
         *_predictions(sources, data_dir),
         _latency(sources.bench),
         _training(sources),
@@ -108,11 +110,11 @@ def _artifact_row(part: Part) -> tuple[str, ...]:
     return (part.id, manifest.format, manifest.precision, size, Path(largest).name, manifest.files[largest][:12], part.problem or "current")
 
 
-def _accuracy(validation: "ValidationResult | Missing") -> Section:
+def _accuracy(validation: "ValidationResult | Missing", doubts: list[str]) -> Section:
     title = "Accuracy and parity"
     if isinstance(validation, Missing):
         return Section("accuracy", title, missing=validation.why)
-    notes = [tables.verdict_line(validation), *tables.breach_lines(validation)]
+    notes = [tables.verdict_line(validation), *tables.breach_lines(validation), *doubts]
     if any(row.images != len(validation.test_indices) for row in validation.rows):
         notes.append("A slow runtime saw fewer images, the same share of every class; its Δ is against PyTorch on those images.")
     return Section("accuracy", title, tables=tables.validation_tables(validation), notes=notes)

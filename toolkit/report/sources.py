@@ -1,7 +1,7 @@
 """What a report is made from: the files of a model's workspace, read and checked against the checkpoint."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from toolkit.artifact import MANIFEST, Artifact
@@ -32,7 +32,7 @@ class Missing:
 
 @dataclass(frozen=True)
 class Part:
-    """An exported artifact, or why its folder is not to be used."""
+    """An exported artifact, or why its folder is not to be used, or why the validation says nothing of it."""
 
     id: str
     artifact: Artifact | None
@@ -46,6 +46,7 @@ class Sources:
     bench: "BenchResult | Missing"
     records: list[dict[str, Any]] | Missing
     parts: list[Part] | Missing
+    doubts: list[str] = field(default_factory=list)  # what the validation says nothing of, or what speaks against it
 
 
 def read(workspace: Workspace) -> Sources:
@@ -55,13 +56,25 @@ def read(workspace: Workspace) -> Sources:
 
     checkpoint = checkpoint_of(workspace)
     sha256 = checkpoint.card.weights_sha256
+    validation = _validation(workspace.reports / VALIDATION, sha256)
+    parts = _parts(workspace, sha256, validation)
     return Sources(
         checkpoint=checkpoint,
-        validation=_validation(workspace.reports / VALIDATION, sha256),
+        validation=validation,
         bench=_bench(workspace.reports / BENCH, sha256),
         records=_records(workspace.metrics),
-        parts=_parts(workspace, sha256),
+        parts=parts,
+        doubts=[] if isinstance(validation, Missing) else _doubts(workspace, validation, parts),
     )
+
+
+def _doubts(workspace: Workspace, validation: "ValidationResult", parts: list[Part] | Missing) -> list[str]:
+    """Nothing that the validation did not see may pass on the page, nor what another validation of the same model found to fail."""
+    from toolkit.validation.places import Place, changed_recipe, failures
+
+    found = [] if isinstance(parts, Missing) else [f"{part.id}: {part.problem}" for part in parts if part.problem]
+    found += changed_recipe(workspace, Place.of(workspace.reports))
+    return found + failures(workspace, validation)
 
 
 def _validation(path: "Path", sha256: str) -> "ValidationResult | Missing":
@@ -117,8 +130,10 @@ def _number(record: dict[str, Any], key: str) -> float:
     return float(value)
 
 
-def _parts(workspace: Workspace, sha256: str) -> list[Part] | Missing:
-    """A damaged or stale artifact is listed with its fault: a report that left it out would hide it."""
+def _parts(workspace: Workspace, sha256: str, validation: "ValidationResult | Missing") -> list[Part] | Missing:
+    """A damaged, stale or unvalidated artifact is listed with its fault: a report that left it out would hide it."""
+    from toolkit.validation.evidence import not_proved
+
     folders = [folder for folder in artifact_folders(workspace) if (folder / MANIFEST).is_file()]
     if not folders:
         return Missing("nothing exported yet: run `toolkit export --format coreml`")
@@ -129,7 +144,9 @@ def _parts(workspace: Workspace, sha256: str) -> list[Part] | Missing:
         except ArtifactError as error:
             found.append(Part(folder.name, None, str(error)))
             continue
-        stale = artifact.manifest.checkpoint_sha256 != sha256
-        again = f"made from another checkpoint; run `toolkit export --format {artifact.format}` again"
-        found.append(Part(folder.name, artifact, again if stale else None))
+        problem = "not validated" if isinstance(validation, Missing) else not_proved(validation, artifact)
+        again = f"{problem}; run `toolkit validate`" if problem else None
+        if artifact.manifest.checkpoint_sha256 != sha256:
+            again = f"made from another checkpoint; run `toolkit export --format {artifact.format}` again"
+        found.append(Part(folder.name, artifact, again))
     return found

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from toolkit.training.fit import TrainResult
     from toolkit.training.readiness import Readiness
     from toolkit.training.seeds import SeedsResult
-    from toolkit.validation.evidence import VerifyResult
     from toolkit.validation.result import ValidationResult
+    from toolkit.validation.verification import VerifyResult
 
 LOG_WIDTH = 100_000  # a log has no right edge: no cell is folded there, and nothing is ever cut
 STYLES = {
@@ -49,6 +49,13 @@ def show(result: Any, as_json: bool) -> None:
         console = _console()
         for part in parts(result):
             _print(console, part)
+
+
+def lines(*texts: str) -> None:
+    """Print lines to standard output, after what `show` printed."""
+    console = _console()
+    for text in texts:
+        _print(console, text)
 
 
 def plain(value: Any) -> Any:
@@ -132,6 +139,8 @@ def _validated(result: "ValidationResult") -> Iterable[Part]:
 
 
 def _verified(result: "VerifyResult") -> Iterable[Part]:
+    from toolkit.validation import EVIDENCE, TRUST
+
     rows = [(each.artifact, each.name, each.figure, each.gate, "pass" if each.passed else "FAIL") for each in result.checks]
     yield table(f"Evidence of {result.folder}", ("what", "check", "found", "expected", "verdict"), rows)
     yield from (f"FAILED: {each.artifact}: {each.name}: {each.detail}" for each in result.checks if each.detail)
@@ -140,6 +149,10 @@ def _verified(result: "VerifyResult") -> Iterable[Part]:
     differ = [f"{name}: {result.versions_then.get(name, 'none')} then, {result.versions_now.get(name, 'none')} here" for name in names
               if result.versions_then.get(name) != result.versions_now.get(name)]  # fmt: skip
     yield from _listed("another environment than the one it was validated in", differ)
+    yield from _listed("to be known", result.notes)
+    yield f"digest: {result.digest} (sha256 of reports/{EVIDENCE})"
+    if not result.vouched:
+        yield TRUST
     yield f"PASSED: {tables.plural(len(result.checks), 'check')}" if result.passed else "FAILED: this is not what was validated"
 
 

@@ -7,7 +7,10 @@ import numpy as np
 
 from toolkit.artifact import KEPT, Artifact, describe_preprocessing, image_spec, output_specs
 from toolkit.checkpoint import Checkpoint
+from toolkit.data import Dataset
 from toolkit.errors import ArtifactError
+from toolkit.golden import COUNT, made_images
+from toolkit.golden import golden_images as taken_images
 from toolkit.tensors import CLASS_LABEL, IMAGE, LOGITS, PROBABILITIES, TensorSpec
 from toolkit.validation.interface import Interface, Shape
 from toolkit.validation.result import FITS, OPENED, READ, Check
@@ -99,6 +102,27 @@ def golden_file(artifact: Artifact, truth: "np.ndarray[tuple[int, ...], np.dtype
         level="golden", name="golden outputs are those of the checkpoint", artifact=artifact.id, runtime=None, passed=not detail,
         figure=f"max |Δ logit| {error.max():.3g}", gate=f"≤ {EXACT * largest:.1e}", why="float64 against float64: only the order of sums",
         detail=detail,
+    )  # fmt: skip
+
+
+def golden_images(artifact: Artifact, data: Dataset | None) -> Check:
+    """Whether golden.npz holds the images that an export takes; without the data set: as many, with the made ones at their end.
+
+    Whoever may choose the images chooses those on which another model agrees.
+    """
+    images = artifact.golden()[0]
+    made = made_images(images.shape[1:])
+    if data is None:
+        same = len(images) == COUNT and np.array_equal(images[-len(made) :], made)
+    else:
+        same = np.array_equal(images, taken_images(data))
+    distinct = len(np.unique(images.reshape(len(images), -1), axis=0))
+    return Check(
+        level="golden", name="golden images are those of the export", artifact=artifact.id, runtime=None, passed=same,
+        figure=f"{len(images)} images, {distinct} different ones",
+        gate=f"{COUNT}: test images evenly over the classes, and {len(made)} made ones",
+        why="whoever chooses the images chooses those on which another model agrees",
+        detail="" if same else "these are other images than an export of this toolkit takes. Export again",
     )  # fmt: skip
 
 

@@ -84,13 +84,18 @@ def _worst(case: Case, logits: Array) -> list[int]:
 
 def checks(case: Case, answers: Answers, found: RuntimeRow) -> Iterator[Check]:
     """All levels that need answers. PyTorch on the CPU is the reference: on the test set it is not compared with itself."""
-    yield from _golden(case, answers)
-    yield from _contract(case, answers)
+    yield from golden_and_contract(case, answers)
     yield from _preprocessing(case, answers)
     yield _numbers(case, found.figures)
-    yield from _own_answers(case, answers)
+    yield from own_answers(case, answers)
     if case.runtime != REFERENCE:
         yield from _test_set(case, found.figures, len(found.changed), answers.logits.argmax(1))
+
+
+def golden_and_contract(case: Case, answers: Answers) -> Iterator[Check]:
+    """What needs no test set."""
+    yield from _golden(case, answers)
+    yield from _contract(case, answers)
 
 
 def _golden(case: Case, answers: Answers) -> Iterator[Check]:
@@ -109,7 +114,7 @@ def _golden(case: Case, answers: Answers) -> Iterator[Check]:
     yield _softmax(case, "golden", "probabilities are softmax of the logits", answers.golden, answers.golden_probabilities)
 
 
-def _own_answers(case: Case, answers: Answers) -> Iterator[Check]:
+def own_answers(case: Case, answers: Answers) -> Iterator[Check]:
     """What the file itself makes of its logits, on every test image: what an app shows."""
     yield _softmax(case, "test set", "every image's probabilities are softmax of its logits", answers.logits, answers.probabilities)
     if len(answers.labels) and case.class_labels:

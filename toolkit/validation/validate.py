@@ -23,15 +23,15 @@ from toolkit.ranks import Ranks
 from toolkit.recipe import Gates, Recipe
 from toolkit.runtimes import RUNTIMES, Runtime, select
 from toolkit.selection import artifact_folders, checkpoint_of
-from toolkit.validation import evidence, files, hypotheses, judge, pictures
+from toolkit.validation import evidence, files, hypotheses, judge, pictures, places
 from toolkit.validation.cache import Cache, home
-from toolkit.validation.result import ENDED, REFERENCE, REPORT, Check, RuntimeRow, Unavailable, ValidationResult
+from toolkit.validation.result import ENDED, REFERENCE, Check, RuntimeRow, Unavailable, ValidationResult
 from toolkit.validation.run import interfaces
 from toolkit.validation.sharing import Crew, shared
 from toolkit.validation.truth import double, golden_of
 from toolkit.validation.worker import Answers, Job
 from toolkit.workspace import Workspace
-from toolkit.writing import check_files, write_text
+from toolkit.writing import check_files
 
 EVALUATOR = "coreml-reference"
 Array = np.ndarray[Any, Any]
@@ -42,7 +42,9 @@ def validate(
     all_images: bool = False, data_dir: Path | None = None, isolate: bool = True, cache: bool | Path = True, limits: Limits | None = None,
     fit: bool = True, ranks: Ranks | None = None,
 ) -> ValidationResult:  # fmt: skip
-    """Compares and writes reports/validation.json. Raises ToolkitError where there is nothing to compare, or nothing to compare with.
+    """Compare, and write reports/validation.json and evidence.json; a lesser validation goes beside a better one (places.py).
+
+    Raises ToolkitError where there is nothing to compare, or nothing to compare with.
 
     `all_images`: slow runtimes, which see a part of the test set by themselves, see all of it. `isolate`: each runtime in its own
     process, under `limits`. `cache`: answers to questions asked before are not computed again; a folder, if not the user's own.
@@ -53,13 +55,13 @@ def validate(
 
     def validation(crew: Crew) -> ValidationResult:
         chosen = select(runtimes)
-        check_files(workspace.folder, workspace.reports / REPORT, workspace.reports / evidence.EVIDENCE)
+        place = places.Place.of(workspace.reports)
+        check_files(workspace.folder, place.report, place.evidence)
         with tempfile.TemporaryDirectory() as folder:
             bench = _Bench.of(workspace, limit, data_dir, cache, crew, Path(folder))
             bench.fit, bench.all_images = fit, all_images
             result = _result(workspace, bench, chosen, artifacts, limit, began)
-        write_text(workspace.reports / REPORT, result.model_dump_json(indent=1), workspace.folder)
-        evidence.write(workspace, result, workspace.reports / REPORT)
+        places.keep(workspace, result, partial=any((limit, artifacts, runtimes)))
         return result
 
     return shared(validation, ranks or Ranks(), (limits or Limits()).fitting(say), isolate)
