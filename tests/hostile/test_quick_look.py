@@ -10,7 +10,7 @@ import pytest
 
 from tests.hostile.forged import onnx_bias, sha256
 from toolkit.report import report
-from toolkit.validation import ValidationResult, validate, verify
+from toolkit.validation import ValidationResult, digest_of_last, validate, verify
 from toolkit.workspace import Workspace
 
 BOTH = ["torch-cpu", "onnxruntime-cpu", "coreml-reference"]
@@ -140,7 +140,7 @@ def test_what_cannot_be_read_is_replaced_by_a_whole_validation_only(name: str, k
     """It may be of a newer toolkit; and a user who was told to validate again must be able to."""
     (kept.reports / name).write_text('{"schema_version": 99}', encoding="utf-8")
     before = reports(kept)
-    look(kept, limit=20)
+    assert digest_of_last(kept, look(kept, limit=20)) is None
     assert {key: value for key, value in reports(kept).items() if key in before} == before
     validate(kept, isolate=False)
     assert reports(kept)[name] != before[name]
@@ -157,8 +157,6 @@ def test_a_failed_look_at_the_same_files_is_seen_on_the_page(kept: Workspace, mo
 
 
 def test_the_digest_is_said_of_what_is_evidence_only(kept: Workspace, capsys: pytest.CaptureFixture[str]):
-    from toolkit.validation import digest_of_last
-
     assert digest_of_last(kept, look(kept)) == sha256(kept.reports / "evidence.json")
     assert digest_of_last(kept, look(kept, limit=20)) is None
 

@@ -58,7 +58,10 @@ def keep(workspace: Workspace, result: ValidationResult, *, partial: bool) -> Pl
 
 def digest_of_last(workspace: Workspace, result: ValidationResult) -> str | None:
     """Return the digest (sha256 of evidence.json) where it is the evidence of that validation; None where that lies beside a better one."""
-    evidence, content = read_evidence(Place.of(workspace.reports).evidence)
+    try:
+        evidence, content = read_evidence(Place.of(workspace.reports).evidence)
+    except ToolkitError:  # it cannot be read, and stays; what that validation found lies beside it
+        return None
     own = evidence.report_sha256 == hashlib.sha256(result.model_dump_json(indent=1).encode()).hexdigest()
     return hashlib.sha256(content).hexdigest() if own else None
 
