@@ -10,7 +10,6 @@ from typing import Literal
 
 from toolkit.artifact import MANIFEST, Artifact
 from toolkit.checkpoint import CARD, sha256_of
-from toolkit.errors import ToolkitError
 from toolkit.files import read_bytes
 from toolkit.limits import MAX_EVIDENCE_BYTES, MAX_REPORT_BYTES
 from toolkit.records import Count, Frozen, Positive, record_of
@@ -56,10 +55,10 @@ def evidence_of(workspace: Workspace, result: ValidationResult, report: str) -> 
     )  # fmt: skip
 
 
-def read_evidence(path: Path) -> tuple[Evidence, str]:
-    """Return the evidence and the sha256 of the very bytes that it was read from. Raises ToolkitError."""
+def read_evidence(path: Path) -> tuple[Evidence, bytes]:
+    """Return the evidence and the very bytes that it was read from. Raises ToolkitError."""
     content = read_bytes(path, MAX_EVIDENCE_BYTES, advice="Give the folder of a model that was validated: toolkit validate")
-    return record_of(content, path, Evidence, advice="Validate again: toolkit validate"), hashlib.sha256(content).hexdigest()
+    return record_of(content, path, Evidence, advice="Validate again: toolkit validate"), content
 
 
 def read_report(path: Path) -> tuple[ValidationResult, str]:
