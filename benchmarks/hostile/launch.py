@@ -54,27 +54,32 @@ def run(
     """Runs `toolkit words…` in the scene. `before` is called with its process id, once it is there and before it does anything."""
     said = [scene.house.with_name(f"{scene.house.name}.{name}") for name in ("stdout", "stderr")]
     gate, opener = os.pipe()
+    begun, begins = os.pipe()  # closed once it is the command: until then it has our memory
     began = time.monotonic()
     pid = os.fork()
     if pid == 0:
         os.close(opener)
-        _settle_in(scene, said, gate)
+        _settle_in(scene, said, gate, begins)
         if real:
             os.execv(sys.executable, [sys.executable, "-P", "-m", "toolkit", *words])
         os.environ.update({name: value for name, value in SET_BY_IMPORTS.items() if name not in scene.env})
         sys.argv = ["toolkit", *words]
+        os.close(begins)
         raise Become
     os.close(gate)
+    os.close(begins)
     if before is not None:
         before(pid)
     os.close(opener)  # which lets it go
+    os.read(begun, 1)
+    os.close(begun)
     code, peak, stopped = _watch(pid, began + seconds, memory_bytes)
     spent = time.monotonic() - began
     left = _left()
     return Ended(code, spent, peak, stopped, left, *(_text(path) for path in said))
 
 
-def _settle_in(scene: Scene, said: list[Path], gate: int) -> None:
+def _settle_in(scene: Scene, said: list[Path], gate: int, keep: int) -> None:
     """The surroundings of the scene: environment, folder, streams, limits, no privileges, a session of its own."""
     os.setsid()
     os.chdir(scene.house)
@@ -86,7 +91,8 @@ def _settle_in(scene: Scene, said: list[Path], gate: int) -> None:
     os.read(gate, 1)  # until it is closed
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
-    os.closerange(3, 4096)
+    os.closerange(3, keep)
+    os.closerange(keep + 1, 4096)
     if scene.stdout == "closed":
         os.close(1)
         sys.stdout = None  # as the interpreter has it

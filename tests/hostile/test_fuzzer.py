@@ -91,6 +91,12 @@ def test_each_planted_fault_is_found(scene: Scene, word: str):
         assert breaches == []
 
 
+def test_our_own_memory_is_not_counted(scene: Scene):
+    ours = bytearray(os.urandom(1 << 20) * 300)
+    assert carry_out(scene, "refuse")[1] == []
+    assert len(ours) > 200 << 20
+
+
 def test_what_is_left_running_is_ended(scene: Scene):
     ended, _ = carry_out(scene, "leave_a_process")
     assert ended.left == ["S sleep 60 "] or ended.left == ["S sleep 60"]
