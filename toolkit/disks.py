@@ -33,7 +33,7 @@ def reason(error: BaseException) -> str | None:
 
     Looks along the chain of causes: converters wrap what the system said, and some give its words without its number.
     """
-    for each in _chain(error):
+    for each in chain(error):
         if isinstance(each, OSError):
             if each.errno is not None and each.errno in (WRITING if each is error else ONLY_DISKS):
                 return f"{os.strerror(each.errno)}{_named(each)}"
@@ -44,15 +44,6 @@ def reason(error: BaseException) -> str | None:
         elif found := _IN_WORDS.search(str(each)):
             return found.group()
     return None
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    found: list[BaseException] = []
-    each: BaseException | None = error
-    while each is not None and each not in found:
-        found.append(each)
-        yield each
-        each = each.__cause__ if each.__cause__ is not None or each.__suppress_context__ else each.__context__
 
 
 def _named(error: OSError) -> str:
@@ -85,12 +76,22 @@ def require_room(place: Path, total_bytes: int = SLACK_BYTES, largest_bytes: int
         raise DiskError(f"cannot write to {place}: {why}. Make room there, or name another place")
 
 
-def blamed(error: BaseException, place: Path) -> DiskError | None:
+def blamed(error: BaseException, place: Path, largest_bytes: int = 0) -> DiskError | None:
     """The DiskError to raise instead of `error`, which happened while `place` was being written; None where the disk is not to blame.
 
-    Some libraries say only that they could not write: then the disk is asked.
+    The disk itself is asked first: some libraries say only that they could not write. `largest_bytes`: of a file that was written.
     """
-    why = reason(error) or why_not_writable(place, FULL_BYTES)
+    why = why_not_writable(place, FULL_BYTES, largest_bytes) or reason(error)
     return (
         None if why is None else DiskError(f"cannot write to {place}: {why}. Make room there, and do it again; what was there before stays")
     )
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """Itself, and what it was raised from or while handling."""
+    found: list[BaseException] = []
+    each: BaseException | None = error
+    while each is not None and each not in found:
+        found.append(each)
+        yield each
+        each = each.__cause__ if each.__cause__ is not None or each.__suppress_context__ else each.__context__

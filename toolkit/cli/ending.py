@@ -131,6 +131,10 @@ def _refused(error: Exception) -> str | None:
         what = error.filename if error.filename2 is None else f"{error.filename} → {error.filename2}"
         about = f"{os.fsdecode(what)}: " if isinstance(what, str | bytes | os.PathLike) else ""
         return f"{about}{error.strerror or error}. {ADVICE.get(error.errno, 'Look at what is there, and run the command again')}"
+    from toolkit.disks import reason
+
+    if (found := reason(error)) is not None:  # a library's own error, or one without a number
+        return f"{found}. {_ROOM}"
     if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
         return f"{os.fsencode(error.object[:200])!r} is not UTF-8. Rename that file or folder"
     if isinstance(error, ValueError) and str(error).startswith("embedded null"):

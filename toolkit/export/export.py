@@ -77,9 +77,14 @@ def check_writable(workspace: Workspace, checkpoint: Checkpoint, precisions: Map
     """Raises ToolkitError where an artifact could not take its place: before anything is computed."""
     for name, precision in precisions.items():
         check_place(_target(workspace, name, precision, options), workspace.folder, folder=True)
-    weights = checkpoint.weights_path.stat().st_size if checkpoint.weights_path.is_file() else 0  # a missing file has its own message
-    largest = max(weights // (2 if precision == "fp16" else 1) for precision in precisions.values())
-    require_room(workspace.exports, (COPIES + len(precisions)) * weights + SLACK_BYTES, largest)
+    needed = (COPIES + len(precisions)) * _largest(checkpoint, "fp32") + SLACK_BYTES
+    require_room(workspace.exports, needed, max(_largest(checkpoint, precision) for precision in precisions.values()))
+
+
+def _largest(checkpoint: Checkpoint, precision: str) -> int:
+    """About how many bytes the largest file of an artifact has: its weights. 0 where they are missing, which has its own message."""
+    path = checkpoint.weights_path
+    return path.stat().st_size // (2 if precision == "fp16" else 1) if path.is_file() else 0
 
 
 def _export(
@@ -100,7 +105,7 @@ def _export(
                 artifact = _write(exporter, name, source, route, folder, truth, [*notes, *failures])
                 error = None if unproved else _prove(artifact, exporter, source, truth, gates)
             except Exception as failure:
-                if (full := blamed(failure, target)) is not None:
+                if (full := blamed(failure, target, _largest(source.checkpoint, source.precision))) is not None:
                     raise full from failure
                 if not isinstance(failure, (ExportError, ArtifactError)):  # ArtifactError: a file that its prover does not load or run
                     raise

@@ -1,6 +1,8 @@
 """EXPORTERS: the formats there are, how each can be made, and which runtime proves the result."""
 
+import gc
 import tempfile
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.checkpoint import Checkpoint
+from toolkit.disks import chain
 from toolkit.errors import ExportError
+from toolkit.export.noise import known_noise
 from toolkit.networks import WithProbabilities
 from toolkit.tensors import TensorSpec
 
@@ -69,7 +73,7 @@ class Exporter:
     def convert(self, source: Source, route: str, folder: Path) -> Converted:
         """Fills `folder`. What the converters leave in temporary folders, and do not always remove, vanishes with it."""
         module: Any = import_module(self.module)
-        with _temporary_files_in(folder):
+        with known_noise(), _temporary_files_in(folder):
             return module.convert(source, route, folder)  # type: ignore[no-any-return]
 
 
@@ -80,6 +84,11 @@ def _temporary_files_in(folder: Path) -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix=".converting-", dir=folder) as tempfile.tempdir:
         try:
             yield
+        except BaseException as error:
+            for each in chain(error):  # what converters hold in their frames removes its own files, while they are there
+                traceback.clear_frames(each.__traceback__)
+            gc.collect()
+            raise
         finally:
             tempfile.tempdir = before
 
