@@ -104,6 +104,7 @@ if sys.argv[1] == "not asked before":
 main(sys.argv[2:])
 """
 DISK = """
+export TMPDIR="$1"
 mount -t tmpfs -o size=1m tmpfs "$1" && cp -r "$2" "$1/tiny" && cd "$1" && shift 2
 dd if=/dev/zero of=ballast bs=4k 2>/dev/null  # until the disk is full
 truncate -s -48k ballast
@@ -115,7 +116,7 @@ exit $code
 
 
 def on_full_disk(model: Path, asked: str, *words: str) -> "subprocess.CompletedProcess[str]":
-    """Runs a command on a copy of the model that lies on a real file system of its own, with 48 KB free."""
+    """Runs a command on a copy of the model that lies on a real file system of its own, with 48 KB free. Temporary files go there, too."""
     if (
         os.geteuid()
         or not shutil.which("unshare")
@@ -140,3 +141,10 @@ def test_an_export_onto_a_full_disk_is_one_message_and_leaves_nothing(model: Pat
     assert "Traceback" not in done.stderr
     assert ".toolkit" not in done.stdout
     assert "tmp" not in done.stdout
+
+
+def test_temporary_files_without_room_are_one_message(model: Path):
+    done = on_full_disk(model, "asked before", "validate", "./tiny", "--runtime", "onnxruntime-cpu")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert re.search(r"toolkit: cannot write to \S*disk: 0\.0 MB are free there, and about 1\.0 MB are needed", done.stderr), done.stderr
