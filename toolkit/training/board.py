@@ -23,7 +23,7 @@ class Board:
             ) from error
         self.folder = folder
         with self._or_toolkit_error():
-            if visits is None and folder.exists():  # keep.check_events has found nothing else in it
+            if visits is None and folder.exists():  # curves.check_events has found nothing else in it
                 shutil.rmtree(folder)
             self.writer = SummaryWriter(str(folder), purge_step=None if visits is None else visits + 1)
 

@@ -20,10 +20,10 @@ from toolkit.ranks import Ranks, joined
 from toolkit.recipe import Recipe
 from toolkit.scratch import put_back, recover
 from toolkit.training import keep
+from toolkit.training.curves import MetricsLog
 from toolkit.training.evaluate import count_correct, reaches
 from toolkit.training.guards import check_finite, check_weights, say_first_loss
 from toolkit.training.interrupt import interruptible
-from toolkit.training.keep import MetricsLog
 from toolkit.training.loop import LOG_STEPS, Run
 from toolkit.training.selftest import check_gradients
 from toolkit.training.split import Split

@@ -1,37 +1,26 @@
-"""What a run leaves on the disk: its checkpoint, and a record of every figure it read."""
+"""What a run leaves on the disk: its checkpoint, and with it its curves (curves.py)."""
 
-import json
 import math
-import os
 import platform
-import re
 import shutil
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
-
-from safetensors import SafetensorError
 
 from toolkit import __version__
 from toolkit.checkpoint import CARD, RESUME, Card, Checkpoint, write_checkpoint
 from toolkit.data import Dataset
 from toolkit.disks import SLACK_BYTES, why_not_writable
-from toolkit.errors import CheckpointError, ToolkitError
+from toolkit.errors import CheckpointError
 from toolkit.progress import say
 from toolkit.recipe import Recipe
 from toolkit.scratch import recover
-from toolkit.training.board import Board
+from toolkit.training.curves import MetricsLog, check_events, forget_begun, or_checkpoint_error, take_their_place
 from toolkit.training.loop import Run
 from toolkit.workspace import Workspace
-from toolkit.writing import check_inside, check_place, replacing_folder, write_text
+from toolkit.writing import check_place, replacing_folder
 
 COPIES = 5  # of the weights: the old checkpoint and the new one, each with what the optimiser keeps of every weight
-EVENTS = "events.out.tfevents."  # how TensorBoard's writer begins the names of its files
-_BEGUN = re.compile(r"(metrics|tensorboard)\.([0-9a-f]{12}|adopted|replaced)\.new")
-CURVES = {"loss", "accuracy", "lr", "test_accuracy", "held_out_accuracy"}  # what TensorBoard is shown
 
 
 def to_resume(workspace: Workspace, recipe: Recipe) -> Checkpoint | None:
@@ -103,7 +92,7 @@ def _reached(checkpoint: Checkpoint) -> str:
 def give_up(workspace: Workspace) -> None:
     """An unfinished run is not to be gone on with; what it has reached stays usable until something takes its place."""
     check_place(workspace.checkpoint / RESUME, workspace.folder)
-    with _or_checkpoint_error(workspace):
+    with or_checkpoint_error(workspace):
         (workspace.checkpoint / RESUME).unlink(missing_ok=True)
 
 
@@ -150,7 +139,7 @@ def _listed(setting: dict[str, str]) -> str:
 
 
 def save(
-    workspace: Workspace, recipe: Recipe, data: Dataset, run: Run, log: "MetricsLog", metrics: dict[str, float],
+    workspace: Workspace, recipe: Recipe, data: Dataset, run: Run, log: MetricsLog, metrics: dict[str, float],
     resume: dict[str, Any] | None,
 ) -> None:  # fmt: skip
     """Replaces the checkpoint as a whole, and the curves with it. `resume` None: the run has come to its end."""
@@ -167,14 +156,14 @@ def adopt(workspace: Workspace, other: Workspace) -> None:
     """Checkpoint and curves of another run become this model's own, and nothing else's stay."""
     curves, events = workspace.new_metrics("adopted"), workspace.new_events("adopted")
     recover(workspace.folder)
-    with _or_checkpoint_error(workspace):
-        _forget_begun(workspace)
+    with or_checkpoint_error(workspace):
+        forget_begun(workspace)
         for source, target in ((other.metrics, curves), (other.events, events)):
             if source.is_dir():
                 shutil.copytree(source, target)
             elif source.exists():
                 shutil.copyfile(source, target)
-        with replacing_folder(workspace.checkpoint, workspace.folder, lambda: _take_their_place(workspace, curves, events)) as folder:
+        with replacing_folder(workspace.checkpoint, workspace.folder, lambda: take_their_place(workspace, curves, events)) as folder:
             shutil.copytree(other.checkpoint, folder, dirs_exist_ok=True)
 
 
@@ -192,85 +181,12 @@ def check_writable(workspace: Workspace, recipe: Recipe, weights_bytes: int) -> 
         )
 
 
-def check_events(folder: Path, root: Path) -> None:
-    """Raises ToolkitError where a folder that training may remove is a link, or holds more than TensorBoard's event files."""
-    check_inside(folder, root)
-    if strange := _no_events(folder):
-        raise ToolkitError(f"{strange} is not an event file of TensorBoard, and training replaces {folder} as a whole. Move it away")
-
-
-def _no_events(folder: Path) -> Path | None:
-    """What is in it, or it is, that TensorBoard's writer did not make; None where there is no such thing, or no folder at all."""
-    if not os.path.lexists(folder):
-        return None
-    if folder.is_symlink() or not folder.is_dir():
-        return folder
-    return next((path for path in folder.iterdir() if path.is_symlink() or not path.is_file() or not path.name.startswith(EVENTS)), None)
-
-
-def _take_their_place(workspace: Workspace, curves: Path, events: Path) -> None:
-    """With a new checkpoint; where there are none of it, those of the old one go all the same. Nothing but renames, the last that can fail
-    before the checkpoint's own.
-    """
-    check_place(workspace.metrics, workspace.folder)
-    check_events(workspace.events, workspace.folder)
-    if curves.exists():
-        curves.replace(workspace.metrics)
-    else:
-        workspace.metrics.unlink(missing_ok=True)
-    if os.path.lexists(workspace.events):
-        workspace.events.rename(workspace.new_events("replaced"))
-    if events.exists():
-        events.rename(workspace.events)
-    _remove(workspace.new_events("replaced"))
-
-
-def _remove(events: Path) -> None:
-    """Event files of ours; what cannot be removed is in nobody's way."""
-    if _no_events(events) is None:
-        shutil.rmtree(events, ignore_errors=True)
-
-
-def _forget_begun(workspace: Workspace) -> None:
-    """What runs left that were to replace the checkpoint and never did: by their names, and by what is in them."""
-    for path in workspace.folder.glob(workspace.new_metrics("*").name):
-        if _BEGUN.fullmatch(path.name) and not path.is_symlink() and path.is_file() and _is_record(path):
-            path.unlink()
-    for path in workspace.folder.glob(workspace.new_events("*").name):
-        if _BEGUN.fullmatch(path.name):
-            _remove(path)
-
-
-def _is_record(path: Path) -> bool:
-    """Is it empty, or begins it with a record of ours?"""
-    with path.open("rb") as file:
-        head = file.readline(1 << 16)
-    try:
-        record = json.loads(head or b'{"epoch": 0}')
-    except ValueError:
-        return False
-    return isinstance(record, dict) and "epoch" in record
-
-
 def _write(
     workspace: Workspace, weights: dict[str, Any], card: dict[str, Any], resume: dict[str, Any] | None,
     once_whole: Callable[[], None] = lambda: None,
 ) -> None:  # fmt: skip
-    with _or_checkpoint_error(workspace), replacing_folder(workspace.checkpoint, workspace.folder, once_whole) as folder:
+    with or_checkpoint_error(workspace), replacing_folder(workspace.checkpoint, workspace.folder, once_whole) as folder:
         write_checkpoint(folder, weights, card, resume)
-
-
-@contextmanager
-def _or_checkpoint_error(workspace: Workspace) -> Iterator[None]:
-    """Raises CheckpointError where the disk is full, or fails; the checkpoint that was there stays."""
-    try:
-        yield
-    except (OSError, RuntimeError, SafetensorError) as error:  # RuntimeError: torch.save's, whatever went wrong
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"cannot write the checkpoint in {workspace.checkpoint}: {reason}. The one that was there, if any, was kept. "
-            "Make room there, and go on with --resume"
-        ) from error
 
 
 def add_metrics(workspace: Workspace, checkpoint: Checkpoint, found: dict[str, float]) -> dict[str, float]:
@@ -284,70 +200,3 @@ def add_metrics(workspace: Workspace, checkpoint: Checkpoint, found: dict[str, f
 def _versions() -> dict[str, str]:
     packages = {name: version(name) for name in ("torch", "torchvision", "numpy")}
     return {"toolkit": __version__, "python": platform.python_version(), "platform": platform.platform(), **packages}
-
-
-class MetricsLog:
-    """metrics.jsonl, one record a line, and with `events` TensorBoard's files too.
-
-    A resumed run goes on after the records of its checkpoint, and `seconds` goes on counting. A new one that has a checkpoint to
-    replace keeps its records beside the old ones until it has: `settle`. Where this process does not lead: nowhere.
-    """
-
-    STATE = ("records", "visits", "seconds")
-
-    def __init__(
-        self, workspace: Workspace, recipe: Recipe, state: dict[str, Any] | None, *, leads: bool = True, events: bool = False
-    ) -> None:  # fmt: skip
-        self.workspace, self.run, self.leads, self.records = workspace, recipe.hash, leads, 0
-        records, visits, seconds = (state[name] for name in self.STATE) if state else (0, 0, 0.0)
-        self.started, self.visits = time.monotonic() - seconds, int(visits)
-        self.replaces = state is None and workspace.checkpoint.exists()
-        self.path = workspace.new_metrics(self.run) if self.replaces else workspace.metrics
-        self.board: Board | None = None
-        self.events = events and leads
-        if not leads:
-            return
-        with _or_checkpoint_error(workspace):
-            _forget_begun(workspace)
-            if state is None and not self.replaces:
-                _remove(workspace.events)  # of a run that left no model
-        if events:  # first: where it cannot be, nothing says that a run has begun
-            folder = workspace.new_events(self.run) if self.replaces else workspace.events
-            self.board = Board(folder, self.visits if state else None)
-        kept = self.path.read_text(encoding="utf-8").splitlines()[: int(records)] if state and self.path.is_file() else []
-        write_text(self.path, "".join(line + "\n" for line in kept), workspace.folder)
-        self.records = len(kept)
-
-    def state(self) -> dict[str, Any]:
-        return dict(zip(self.STATE, (self.records, self.visits, time.monotonic() - self.started), strict=True))
-
-    def add(self, visits: int, record: dict[str, Any]) -> None:
-        """A record after so many image visits."""
-        if not self.leads:
-            return
-        self.visits = visits
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({**record, "seconds": round(time.monotonic() - self.started, 3)}) + "\n")
-        except OSError as error:
-            raise CheckpointError(
-                f"cannot write to {self.path}: {error.strerror}. The last checkpoint, if any, was kept. "
-                "Make room there, and go on with --resume"
-            ) from error
-        self.records += 1
-        if self.events:
-            self.board = self.board or Board(self.workspace.events, self.visits)
-            self.board.add(visits, {name: record[name] for name in CURVES & record.keys()})
-
-    def settle(self) -> None:
-        """As the run's first checkpoint takes its place: from now on the curves are this run's."""
-        if not self.replaces:
-            return
-        self.close()  # event files are written to by name, and are opened again by the next record
-        _take_their_place(self.workspace, self.path, self.workspace.new_events(self.run))
-        self.path, self.replaces = self.workspace.metrics, False
-
-    def close(self) -> None:
-        if self.board is not None:
-            self.board.close()
-            self.board = None
