@@ -55,6 +55,9 @@ def pad(x: Tensor, pad: Ints, mode: str = "constant", constant_val: float = 0.0)
     axes = len(pad) // 2
     if len(pad) % 2 or axes > x.ndim or min(pad, default=0) < 0:
         raise ArtifactError(f"pad {list(pad)} for a tensor of rank {x.ndim}: pairs, none negative")
+    padded = [*x.shape[: x.ndim - axes], *(size + sum(pad[2 * i : 2 * i + 2]) for i, size in enumerate(x.shape[x.ndim - axes :]))]
+    if math.prod(padded) > (most := current().budget.elements):
+        raise ArtifactError(f"pad {list(pad)} of {list(x.shape)}: more than {most} elements")
     if mode == "constant":
         backwards = [amount for axis in reversed(range(axes)) for amount in pad[2 * axis : 2 * axis + 2]]
         return F.pad(x, backwards, value=constant_val)
@@ -65,8 +68,6 @@ def pad(x: Tensor, pad: Ints, mode: str = "constant", constant_val: float = 0.0)
         last = x.shape[axis] - 1
         if last < 0 or (mode == "reflect" and max(before, after) > last):
             raise ArtifactError(f"{mode} padding of {before} and {after} for an axis of {last + 1}")
-        if before + after + last >= (most := current().budget.elements):
-            raise ArtifactError(f"padding of {before} and {after}: more than {most} elements")
         places = torch.arange(-before, last + after + 1, device=x.device)
         places = places.clamp(0, last) if mode == "replicate" else last - (last - places.abs()).abs()
         x = x.index_select(axis, places)
