@@ -80,6 +80,11 @@ def test_a_result_comes_back_with_its_arrays_and_what_was_said_before(script):
     assert said == [("step", {"number": 1})]
 
 
+def test_a_result_counts_whatever_a_library_does_while_the_interpreter_ends(script):
+    script("import atexit, os; atexit.register(os.abort); result = Message({'done': True})")
+    assert call(TASK, NOTHING).fields == {"done": True}
+
+
 def test_progress_there_is_shown_here(script, capsys):
     script(
         "from toolkit.progress import progress, say\nsay('looking \\x1b[2Jaround')\n"
