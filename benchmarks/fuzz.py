@@ -55,8 +55,9 @@ def fields(message: Any) -> list[tuple[Any, Any]]:
 
 
 def strings(spec: Any) -> list[str]:
-    """The names and types the program uses, to put one in place of another."""
-    return [getattr(m, f.name) for m, f in fields(spec.mlProgram) if f.type == f.TYPE_STRING and not f.is_repeated] or ["x"]
+    """The names and types the program of a Core ML or ONNX model uses, to put one in place of another."""
+    program = getattr(spec, "mlProgram", spec)
+    return [getattr(m, f.name) for m, f in fields(program) if f.type == f.TYPE_STRING and not f.is_repeated] or ["x"]
 
 
 def damage_field(spec: Any, rng: random.Random) -> None:

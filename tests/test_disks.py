@@ -23,7 +23,9 @@ def short_files() -> Iterator[int]:
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM])
+@pytest.mark.parametrize(
+    "number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.EBUSY]
+)
 def test_what_the_system_says_is_the_reason(number: int):
     assert reason(OSError(number, os.strerror(number), "a/b")) == f"{os.strerror(number)}: a/b"
 

@@ -17,11 +17,11 @@ from toolkit.errors import DiskError
 MB = 1e6
 SLACK_BYTES = 1 << 20  # what is written beside the weights: cards, golden outputs, the folders themselves
 FULL_BYTES = 64 << 10  # with less than that free, a write has just failed for want of room
-WRITING = tuple(
-    number
-    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO", "EACCES", "EPERM", "ELOOP", "ENAMETOOLONG", "EMFILE", "ENFILE", "ESTALE")
-    if (number := getattr(errno, name, None)) is not None
+_WRITING = (
+    "ENOSPC EDQUOT EFBIG EROFS EIO EACCES EPERM ELOOP ENAMETOOLONG EMFILE ENFILE ESTALE"
+    " EBUSY ENOTEMPTY ETIMEDOUT"  # network file systems: a file that another process holds open stays, and so does its folder
 )
+WRITING = tuple(number for name in _WRITING.split() if (number := getattr(errno, name, None)) is not None)
 ONLY_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # those that are nothing else, whoever words them
 _IN_WORDS = re.compile("|".join(re.escape(os.strerror(number)) for number in ONLY_DISKS), re.IGNORECASE)
 _SHORT = re.compile(r"^\d+ requested and \d+ written$")  # NumPy's own: an OSError without a number

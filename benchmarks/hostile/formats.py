@@ -89,17 +89,9 @@ def protobuf(scene: Scene) -> str:
     except Exception:  # damaged before: only bytes are left to change
         return any_bytes(scene)
     for _ in range(scene.rng.choice((1, 1, 1, 2, 4))):
-        damage_field(message if path.suffix == ".mlmodel" else _Message(message), scene.rng)
+        damage_field(message, scene.rng)
     path.write_bytes(message.SerializeToString())
     return named(scene, path)
-
-
-class _Message:
-    """An ONNX model as `damage_field` takes it, which looks for names in `mlProgram`."""
-
-    def __init__(self, message: Any) -> None:
-        self.mlProgram = message
-        self.ListFields = message.ListFields
 
 
 def _message(suffix: str) -> Any:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -153,3 +154,17 @@ def test_a_warning_of_a_library_cannot_write_a_verdict(monkeypatch: pytest.Monke
     assert "odd name" in said
     assert "\x1b" not in said
     assert "\nPASSED" not in said
+
+
+def test_a_finalizer_that_a_disk_stops_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    def examine() -> None:
+        weakref.finalize(set(), os.rmdir, os.curdir)  # its set is gone at once: the system refuses to remove "."
+        raise errors.ToolkitError("done")
+
+    monkeypatch.setattr("toolkit.doctor.examine", examine)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["doctor"])
+    said = capsys.readouterr().err.splitlines()
+    assert ended.value.code == errors.BAD_INPUT
+    assert said[0].startswith("a temporary file of a library could not be removed: [Errno")
+    assert said[1:] == ["toolkit: done"]

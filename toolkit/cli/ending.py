@@ -7,7 +7,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
 import typer
@@ -39,7 +39,8 @@ def run(arguments: Sequence[str]) -> int:
         _refuse_unreadable(arguments)
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            code = _command(arguments)
+            with _unraisable_in_a_line():
+                code = _command(arguments)
         with showing():
             pass  # whatever has been printed
     except errors.ToolkitError as error:
@@ -92,6 +93,24 @@ def _open_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without “–” or “Δ” is no reason to fail
+
+
+@contextlib.contextmanager
+def _unraisable_in_a_line() -> Iterator[None]:
+    """A file that a library's finalizer could not remove is told in one line, without a traceback; the rest as before: it is a bug."""
+    before = sys.unraisablehook
+
+    def hook(about: "sys.UnraisableHookArgs") -> None:
+        if isinstance(about.exc_value, OSError):
+            _say(indented(f"a temporary file of a library could not be removed: {about.exc_value}"))
+        else:
+            before(about)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def _show_warning(
