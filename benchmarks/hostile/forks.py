@@ -12,6 +12,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import traceback
 import weakref
@@ -82,6 +83,7 @@ def _become(module: list[str], given: dict[str, Any]) -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     sys.argv = list(module)
+    tempfile.tempdir = None  # that of the parent; a new interpreter looks at TMPDIR
     for name in [each for each in sys.modules if each in (module[0], f"{module[0]}.__main__")]:
         if not hasattr(sys.modules[name], "__path__"):
             del sys.modules[name]  # it runs anew, as a program

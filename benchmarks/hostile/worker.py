@@ -26,7 +26,7 @@ LIBRARIES = ("torch", "torch.export", "torch.onnx", "numpy", "onnx", "sklearn.da
              "matplotlib.pyplot", "onnxscript", "torch.onnx._internal.exporter._core", "coreai_torch", "safetensors.torch",
              "yaml", "psutil", "torch.utils.data")  # fmt: skip
 
-DOUBTED = ("time", "memory", "process left", "traceback", "exit code")  # what being a fork might have caused
+DOUBTED = ("time", "memory", "process left", "traceback", "exit code", "temporary")  # what being a fork might have caused
 
 
 def prepare() -> None:
