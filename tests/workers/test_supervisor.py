@@ -1,5 +1,6 @@
 """A worker that dies, hangs, eats memory or talks nonsense is a sentence; nothing that it started is left; it ends with us."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -147,6 +148,22 @@ def test_a_worker_that_eats_memory_is_stopped(script, child):
     said = lost(Limits(memory_bytes=300 << 20))
     assert said.startswith("used 0.")
     assert "GiB of memory, allowed 0.3, and was stopped" in said
+
+
+def test_a_look_at_the_memory_that_fails_is_not_the_last_one(script, monkeypatch):
+    looks = []
+    memory_info = psutil.Process.memory_info
+
+    def sometimes(self):
+        looks.append(self.pid)
+        if len(looks) % 2:
+            raise OSError(errno.EIO, "Input/output error")
+        return memory_info(self)
+
+    monkeypatch.setattr(psutil.Process, "memory_info", sometimes)
+    script("x = bytearray(400 << 20); import time; time.sleep(600)")
+    assert "GiB of memory, allowed 0.3, and was stopped" in lost(Limits(memory_bytes=300 << 20))
+    assert len(looks) > 1
 
 
 def test_a_worker_that_says_too_much_is_stopped(script, monkeypatch):

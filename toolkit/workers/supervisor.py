@@ -273,20 +273,24 @@ def _kill(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _resident(pid: int, family: bool) -> tuple[int, int | None]:
-    """Bytes of the process, and of all that it has started where `family`; 0 when it has just ended."""
+    """Bytes of the process, and of all that it has started where `family`; 0 and None where the system does not tell.
+
+    It does not tell of a process that has just ended. A look that fails for any other reason is followed by the next one.
+    """
     import psutil
 
-    with contextlib.suppress(psutil.Error):
+    untold = (psutil.Error, OSError)
+    own, children = 0, None
+    with contextlib.suppress(*untold):
         root = psutil.Process(pid)
         own = int(root.memory_info().rss)
-        children: int | None = None
-        if family:
+        found = root.children(recursive=True) if family else None
+        if found is not None:
             children = 0
-            for child in root.children(recursive=True):
-                with contextlib.suppress(psutil.Error):
+            for child in found:
+                with contextlib.suppress(*untold):
                     children += int(child.memory_info().rss)
-        return own, children
-    return 0, None
+    return own, children
 
 
 def _last(words: IO[bytes]) -> str:
