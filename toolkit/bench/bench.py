@@ -14,7 +14,7 @@ from toolkit.bench import loadgen
 from toolkit.bench.arms import Plan, of_file, of_model
 from toolkit.bench.clock import MOST_CALLS, too_many
 from toolkit.bench.judge import compared, judged
-from toolkit.bench.keep import REPORT, named, place_for, place_of, read, worth_keeping, writable
+from toolkit.bench.keep import REPORT, named, place_for, place_of, read, worth_keeping
 from toolkit.bench.plan import Options, round_seconds
 from toolkit.bench.result import BenchResult, LoadGenRow, Round
 from toolkit.bench.rounds import take
@@ -88,7 +88,6 @@ def _measure(
     )  # fmt: skip
     result = _asked(result, options, earlier)
     check_files(root or out.parent, out)
-    writable(out)
     try:
         result = _rounds(result, plans, options, show)
         if options.loadgen:

@@ -1,7 +1,6 @@
 """Where a measurement is kept, read again, and never replaced by a lesser one."""
 
 import itertools
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,7 +58,7 @@ def _stays(path: Path, against: Path | None, why: Callable[[BenchResult], str | 
     """None where it may be replaced, else the reason why it may not."""
     try:
         path.stat()
-    except OSError:  # nothing is there, or the folder cannot be entered, and `writable` says so
+    except OSError:  # nothing is there, or the folder cannot be entered, and `check_files` says so
         return None
     if _same(path, against):
         return COMPARED
@@ -84,18 +83,6 @@ def _beside(path: Path, word: str, stays: Callable[[Path], str | None]) -> Path:
     other = next(each for each in map(path.with_name, names) if stays(each) is None)
     say(f"{path} stays as it is: {why}. This measurement goes to {other}")
     return other
-
-
-def writable(path: Path) -> None:
-    """Raises ToolkitError where nothing can be written: before anything is measured."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(21, "it is a folder")
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
-            pass
-    except OSError as error:
-        raise ToolkitError(f"cannot write to {path}: {error.strerror}. Name another place with --out, or make room in this one") from error
 
 
 def worth_keeping(result: BenchResult, path: Path) -> bool:

@@ -6,15 +6,16 @@ Not in the model's folder: a downloaded model would bring its own answers along.
 import hashlib
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import toolkit
 from toolkit.artifact import Artifact
 from toolkit.environment import describe
+from toolkit.errors import DiskError
 from toolkit.progress import say
 from toolkit.runtimes import Runtime
+from toolkit.scratch import NEW, recover, scratch, unwritable
 from toolkit.validation.worker import Answers, Job, rows_of
 from toolkit.workers import wire
 
@@ -62,16 +63,13 @@ class Cache:
         if path is None:
             return
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, fresh = tempfile.mkstemp(dir=path.parent)
-            try:
-                with os.fdopen(handle, "wb") as file:
+            recover(path.parent)
+            with scratch(path) as place:
+                with (place / NEW).open("wb") as file:
                     wire.write(file, "answers", answers.message())
-                Path(fresh).replace(path)
-            finally:
-                Path(fresh).unlink(missing_ok=True)
-        except OSError as error:
-            say(f"answers are not remembered: {path.parent} cannot be written: {error.strerror}")
+                (place / NEW).replace(path)
+        except (OSError, DiskError) as error:
+            say(f"answers are not remembered: {error if isinstance(error, DiskError) else unwritable(path.parent, error)}")
 
 
 def _code() -> str:
