@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 from typing import Any
 
 import numpy as np
@@ -197,6 +198,14 @@ def test_an_unfinished_checkpoint_is_exported_with_a_note(trained_copy, capsys):
     assert manifest.test_accuracy is None
     props = {entry.key: entry.value for entry in onnx.load(result.folder / "model.onnx").metadata_props}
     assert props["test_accuracy"] == "not measured"
+
+
+def test_what_a_converter_puts_into_the_environment_leads_nowhere_afterwards(trained_copy, monkeypatch):
+    """torch names its cache there, and a worker of the next format would make that folder again, after it was removed."""
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    export(trained_copy, ["onnx", "coreml"], Options())
+    assert [name for name, value in os.environ.items() if str(trained_copy.exports) in value] == []
+    assert [path for path in trained_copy.exports.iterdir() if path.name.startswith(".")] == []
 
 
 def test_the_size_is_that_of_what_ships(exported_copy):

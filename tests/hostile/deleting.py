@@ -36,7 +36,7 @@ def linked(name: str, to: str) -> Callable[[Path], None]:
 
     def plant(model: Path) -> None:
         _remove(model / name)
-        (model / name).parent.mkdir(exist_ok=True)
+        (model / name).parent.mkdir(parents=True, exist_ok=True)
         (model / name).symlink_to(model / to if to.startswith("./") else model.parents[1] / to)
 
     return plant
@@ -55,6 +55,12 @@ def users_own(model: Path, name: str) -> None:
     _remove(model / Path(name).parent)
     (model / name).parent.mkdir(parents=True)
     (model / name).write_text("the user's own", encoding="utf-8")
+
+
+def _events_and_a_users_folder(model: Path) -> None:
+    (model / EVENT).parent.mkdir()
+    (model / EVENT).write_bytes(b"")
+    linked("tensorboard.replaced.new", DOCUMENTS)(model)
 
 
 def _forged_leftover(model: Path) -> None:
@@ -102,11 +108,15 @@ ATTACKS = (
             ("checkpoint", "./exports/onnx-fp32", TRAIN),
             ("checkpoint", EMACS, SEEDS),
             ("metrics.jsonl", LETTER, TRAIN),
+            ("metrics.jsonl", LETTER, SEEDS),
+            ("tensorboard", DOCUMENTS, SEEDS),
+            ("seeds/1/metrics.jsonl", LETTER, SEEDS),
             ("tensorboard", DOCUMENTS, TRAIN),
             ("tensorboard", DOCUMENTS, f"{TRAIN} --tensorboard"),
             ("seeds", DOCUMENTS, SEEDS),
             ("seeds/0", DOCUMENTS, SEEDS),
             ("seeds/seeds.json", LETTER, SEEDS),
+            ("checkpoint/resume.pt", LETTER, SEEDS),
             ("reports", DOCUMENTS, "validate {model}"),
             ("reports", DOCUMENTS, "report {model}"),
             ("reports", DOCUMENTS, "bench {model} --quick --runtime torch-cpu"),
@@ -126,6 +136,13 @@ ATTACKS = (
     Attack("a user's folder in the checkpoint's place", partial(users_own, name="checkpoint/a.txt"), TRAIN, says=NOT_OURS, spares=True),
     Attack("a user's file among TensorBoard's", partial(users_own, name="tensorboard/a.txt"), TRAIN,
            says="is not an event file of TensorBoard", spares=True),
+    *(
+        Attack(f"{name} → {to}, a name that training once used of its own accord", linked(name, to), f"{SEEDS} --tensorboard", code=0)
+        for name, to in (
+            ("metrics.adopted.new", LETTER), ("metrics.adopted.new", "victim/nothing-yet"), ("tensorboard.adopted.new", DOCUMENTS),
+        )
+    ),
+    Attack("a user's folder where old event files are moved aside", _events_and_a_users_folder, TRAIN, code=0),
     Attack("a leftover that leads to a user's files, predict", _forged_leftover, "inspect {model}/exports/onnx-fp32", spares=True),
     Attack("a leftover that leads to a user's files, export", _forged_leftover, "export {model} --format onnx", code=0),
     Attack("a leftover whose marker names a place outside, inspect", _marker_leads_out, "inspect {model}", code=0, spares=True),

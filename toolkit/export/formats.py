@@ -1,6 +1,7 @@
 """EXPORTERS: the formats there are, how each can be made, and which runtime proves the result."""
 
 import gc
+import os
 import tempfile
 import traceback
 from collections.abc import Iterator
@@ -79,8 +80,11 @@ class Exporter:
 
 @contextmanager
 def _temporary_files_in(folder: Path) -> Iterator[None]:
-    """In a folder of their own that is removed at the end."""
-    before = tempfile.tempdir
+    """In a folder of their own that is removed at the end; no variable of the environment that a library has set leads there then.
+
+    torch's TORCHINDUCTOR_CACHE_DIR is one: each process that inherits it would make the folder again.
+    """
+    before, variables = tempfile.tempdir, dict(os.environ)
     with tempfile.TemporaryDirectory(prefix=".converting-", dir=folder) as tempfile.tempdir:
         try:
             yield
@@ -90,7 +94,16 @@ def _temporary_files_in(folder: Path) -> Iterator[None]:
             gc.collect()
             raise
         finally:
+            _forget(str(tempfile.tempdir), variables)
             tempfile.tempdir = before
+
+
+def _forget(place: str, variables: dict[str, str]) -> None:
+    """Every variable of the environment that leads to `place` is again what it was in `variables`."""
+    for name in [name for name, value in os.environ.items() if place in value]:
+        del os.environ[name]
+        if name in variables:
+            os.environ[name] = variables[name]
 
 
 _HOME = "toolkit.export"

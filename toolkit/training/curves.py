@@ -14,12 +14,13 @@ from safetensors import SafetensorError
 
 from toolkit.errors import CheckpointError, ToolkitError
 from toolkit.recipe import Recipe
+from toolkit.scratch import OLD, scratch
 from toolkit.training.board import Board
 from toolkit.workspace import Workspace
 from toolkit.writing import check_inside, check_place, write_text
 
 EVENTS = "events.out.tfevents."  # how TensorBoard's writer begins the names of its files
-_BEGUN = re.compile(r"(metrics|tensorboard)\.([0-9a-f]{12}|adopted|replaced)\.new")
+_BEGUN = re.compile(r"(metrics|tensorboard)\.([0-9a-f]{12})\.new")
 CURVES = {"loss", "accuracy", "lr", "test_accuracy", "held_out_accuracy"}  # what TensorBoard is shown
 
 
@@ -40,20 +41,20 @@ def _no_events(folder: Path) -> Path | None:
 
 
 def take_their_place(workspace: Workspace, curves: Path, events: Path) -> None:
-    """With a new checkpoint; where there are none of it, those of the old one go all the same. Nothing but renames, the last that can fail
-    before the checkpoint's own.
+    """With a new checkpoint; where there are none of it, those of the old one go all the same. Once a scratch folder is there, nothing but
+    renames, the last that can fail before the checkpoint's own.
     """
     check_place(workspace.metrics, workspace.folder)
     check_events(workspace.events, workspace.folder)
-    if curves.exists():
-        curves.replace(workspace.metrics)
-    else:
-        workspace.metrics.unlink(missing_ok=True)
-    if os.path.lexists(workspace.events):
-        workspace.events.rename(workspace.new_events("replaced"))
-    if events.exists():
-        events.rename(workspace.events)
-    _remove(workspace.new_events("replaced"))
+    with scratch(workspace.events) as aside:  # no name that somebody could have taken before
+        if curves.exists():
+            curves.replace(workspace.metrics)
+        else:
+            workspace.metrics.unlink(missing_ok=True)
+        if os.path.lexists(workspace.events):
+            workspace.events.rename(aside / OLD)
+        if events.exists():
+            events.rename(workspace.events)
 
 
 def _remove(events: Path) -> None:

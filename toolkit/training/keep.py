@@ -5,6 +5,7 @@ import platform
 import shutil
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from toolkit import __version__
@@ -14,7 +15,7 @@ from toolkit.disks import SLACK_BYTES, why_not_writable
 from toolkit.errors import CheckpointError
 from toolkit.progress import say
 from toolkit.recipe import Recipe
-from toolkit.scratch import recover
+from toolkit.scratch import recover, scratch
 from toolkit.training.curves import MetricsLog, check_events, forget_begun, or_checkpoint_error, take_their_place
 from toolkit.training.loop import Run
 from toolkit.workspace import Workspace
@@ -154,9 +155,9 @@ def save(
 
 def adopt(workspace: Workspace, other: Workspace) -> None:
     """Checkpoint and curves of another run become this model's own, and nothing else's stay."""
-    curves, events = workspace.new_metrics("adopted"), workspace.new_events("adopted")
     recover(workspace.folder)
-    with or_checkpoint_error(workspace):
+    with or_checkpoint_error(workspace), scratch(workspace.metrics) as copies:  # no name that somebody could have taken before
+        curves, events = copies / workspace.metrics.name, copies / workspace.events.name
         forget_begun(workspace)
         for source, target in ((other.metrics, curves), (other.events, events)):
             if source.is_dir():
@@ -167,13 +168,18 @@ def adopt(workspace: Workspace, other: Workspace) -> None:
             shutil.copytree(other.checkpoint, folder, dirs_exist_ok=True)
 
 
-def check_writable(workspace: Workspace, recipe: Recipe, weights_bytes: int) -> None:
-    """Raises ToolkitError where this run's files could not take their places: before anything is computed."""
-    check_place(workspace.checkpoint, workspace.folder, folder=True)
+def check_places(workspace: Workspace, recipe: Recipe, root: Path) -> None:
+    """Raises ToolkitError where what a run leaves could not take its place. `root`: the model's folder, in which that of the run lies."""
+    check_place(workspace.checkpoint, root, folder=True)
     for path in (workspace.metrics, workspace.new_metrics(recipe.hash)):
-        check_place(path, workspace.folder)
+        check_place(path, root)
     for path in (workspace.events, workspace.new_events(recipe.hash)):
-        check_events(path, workspace.folder)
+        check_events(path, root)
+
+
+def check_writable(workspace: Workspace, recipe: Recipe, weights_bytes: int) -> None:
+    """Raises ToolkitError where this run's files could not be written: before anything is computed."""
+    check_places(workspace, recipe, workspace.folder)
     if why := why_not_writable(workspace.folder, COPIES * weights_bytes + SLACK_BYTES, weights_bytes):
         raise CheckpointError(
             f"cannot write the checkpoint in {workspace.checkpoint}: {why}. The one that was there, if any, was kept. "

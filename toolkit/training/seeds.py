@@ -8,14 +8,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit.checkpoint import CARD
+from toolkit.checkpoint import CARD, RESUME
+from toolkit.disks import require_room
 from toolkit.progress import say
 from toolkit.recipe import Recipe
 from toolkit.scratch import put_back
 from toolkit.training import keep
 from toolkit.training.fit import Training, session
 from toolkit.workspace import Workspace, keep_recipe
-from toolkit.writing import alone_in, check_place, write_text
+from toolkit.writing import alone_in, check_files, write_text
 
 SEEDS = "seeds"  # the folder of the runs
 
@@ -55,9 +56,10 @@ def train_seeds(workspace: Workspace, recipe: Recipe, count: int, *, device: str
     with session(device) as (backend, ranks), alone_in(workspace.folder) if ranks.leads else nullcontext():
         if ranks.leads:
             put_back(workspace.folder)
-            for each in (workspace, *places):
-                check_place(each.checkpoint, workspace.folder, folder=True)
-            check_place(workspace.folder / SEEDS / "seeds.json", workspace.folder)
+            for each, varied in zip((workspace, *places), (recipe, *recipes), strict=True):  # before the first of them is trained
+                keep.check_places(each, varied, workspace.folder)
+                require_room(each.folder)
+            check_files(workspace.folder, workspace.folder / SEEDS / "seeds.json", workspace.checkpoint / RESUME)
             _refuse_to_lose(workspace, recipe, dict(zip(places, recipes, strict=True)), **options)
             keep_recipe(workspace)
         ranks.wait()
