@@ -117,7 +117,10 @@ def _build(options: Options, case: Case, rng: random.Random, place: Path) -> Sce
     scene.aims = commands.aims(commands.COMMANDS[case.command], scene.artifact)
     for name in case.mutators:
         if name in MUTATORS:
-            scene.done.append(f"{name}: {MUTATORS[name][0](scene)}")
+            try:
+                scene.done.append(f"{name}: {MUTATORS[name][0](scene)}")
+            except PermissionError as error:  # what an earlier one has made immutable
+                scene.done.append(f"{name}: not done, {error.strerror}")
     if case.forged:
         forge.forge(scene.model)
     scene.words = commands.words_of(commands.COMMANDS[case.command], scene)
