@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "toolkit"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-LOWEST = ("errors", "printable", "limits", "files", "signals", "progress", "tensors", "workers")  # each imports those before it alone
+# Each imports those before it alone.
+LOWEST = ("lazy", "errors", "printable", "limits", "files", "signals", "progress", "tensors", "workers")
 BASE = (
     "archives", "recipe", "disks", "scratch", "writing", "workspace", "devices", "checkpoint", "artifact", "gates", "records",
     "environment", "ranks", "_torchvision",

@@ -1,11 +1,13 @@
 """`import toolkit` and the command line load nothing heavy, and the public names are the same whatever came before."""
 
+import importlib
 import subprocess
 import sys
+import types
 
 import pytest
 
-import toolkit
+import toolkit.data
 
 HEAVY = {
     "torch", "torchvision", "numpy", "scipy", "sklearn", "coremltools", "coreai", "coreai_torch", "onnx", "onnxruntime", "onnxscript",
@@ -30,6 +32,23 @@ def test_help_loads_nothing_heavy():
     program = "import contextlib, io, toolkit.cli\n"
     program += "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit): toolkit.cli.main(['--help'])"
     assert not loaded(program) & HEAVY
+
+
+@pytest.mark.parametrize("task", ["answers", "interfaces", "round", "predict", "inspect", "admit"])
+def test_a_worker_starts_without_pytorch(task: str):
+    """Its runtime may be another library's; PyTorch alone takes more than a second of a processor."""
+    assert "torch" not in loaded(f"from toolkit.workers.tasks import find; find({task!r})")
+
+
+def test_a_room_says_what_it_has():
+    with pytest.raises(AttributeError, match=r"'toolkit.data' has no attribute 'lod'; it has DATASETS, Dataset, held_out, load"):
+        toolkit.data.lod  # noqa: B018
+
+
+@pytest.mark.parametrize("room", ["toolkit.data", "toolkit.validation"])
+def test_a_lazy_room_offers_all_that_it_names(room: str):
+    module = importlib.import_module(room)
+    assert all(getattr(module, name) is not None and not isinstance(getattr(module, name), types.ModuleType) for name in module.__all__)
 
 
 def test_the_check_sees_a_heavy_import():

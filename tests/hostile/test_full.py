@@ -50,7 +50,7 @@ def files_of_at_most(limit: int) -> Iterator[None]:
 
 
 COMPUTING = (  # (module, function of it) that each command below would come to
-    ("export.export", "golden"), ("debug.repair", "golden"), ("validation.validate", "load"), ("report.report", "render"),
+    ("export.export", "golden"), ("debug.repair", "golden"), ("validation.validating", "load"), ("report.report", "render"),
     ("bench.bench", "_rounds"), ("training.loop", "augment"),
 )  # fmt: skip
 
