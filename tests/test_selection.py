@@ -37,6 +37,22 @@ def test_half_written_and_foreign_folders_are_passed_over(exported_copy):
     assert not {"notes", ".onnx-fp32.half", "onnx-fp32"} & set(ids(exported_copy))
 
 
+@pytest.mark.parametrize("target", ["exports", "nowhere", "checkpoint/checkpoint.json"])
+def test_exports_that_cannot_be_listed_are_not_taken_for_none(exported_copy, target):
+    """A validation would else replace a better one, as if its artifacts were gone."""
+    exported_copy.exports.rename(exported_copy.folder / "moved")
+    exported_copy.exports.symlink_to(exported_copy.folder / target)
+    with pytest.raises(ArtifactError, match=r"exports cannot be read: (Too many levels|No such file|Not a directory)"):
+        ids(exported_copy)
+
+
+def test_an_artifact_that_links_to_nowhere_is_not_passed_over_in_silence(exported_copy):
+    (exported_copy.exports / "onnx-fp32").rename(exported_copy.folder / "moved")
+    (exported_copy.exports / "onnx-fp32").symlink_to("nowhere")
+    with pytest.raises(ArtifactError, match="onnx-fp32 is no artifact of ours"):
+        ids(exported_copy, ["onnx-fp32"])
+
+
 @pytest.mark.parametrize("name", ["onnx-fp8", "../exports/onnx-fp32", "torch"])
 def test_an_unknown_name_lists_the_artifacts_there_are(exported, name):
     with pytest.raises(ArtifactError, match=f"there is no artifact '{name}' in .*; there are: .*coreml-fp32.*onnx-fp32"):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.hostile.forged import onnx_bias, sha256
+from toolkit.errors import ArtifactError
 from toolkit.report import report
 from toolkit.validation import ValidationResult, digest_of_last, validate, verify
 from toolkit.workspace import Workspace
@@ -67,6 +68,32 @@ def test_a_lesser_one_does_not_replace_a_better_lesser_one_either(kept: Workspac
     after = reports(kept)
     assert {name: after[name] for name in better} == better
     assert "validation-partial-2.json" in after
+
+
+@pytest.mark.parametrize("name", ["validation-partial.json", "evidence-partial.json"])
+def test_a_place_that_is_a_link_is_passed_over_and_found_before_half_is_written(kept: Workspace, tmp_path: Path, name: str):
+    letter = tmp_path / "letter.txt"
+    letter.write_text("the user's own", encoding="utf-8")
+    (kept.reports / name).symlink_to(letter)
+    before = reports(kept)
+    look(kept, limit=20)
+    assert reports(kept).keys() - before.keys() == {"validation-partial-2.json", "evidence-partial-2.json"}
+    assert letter.read_text(encoding="utf-8") == "the user's own"
+
+
+def test_exports_on_a_disk_that_is_not_there_do_not_cost_the_evidence(kept: Workspace):
+    kept.exports.rename(kept.folder / "moved")
+    kept.exports.symlink_to("nowhere")
+    before = reports(kept)
+    with pytest.raises(ArtifactError, match="exports cannot be read"):
+        look(kept)
+    assert reports(kept) == before
+
+
+def test_an_artifact_that_links_to_nowhere_is_no_pass(kept: Workspace):
+    (kept.exports / "onnx-fp32").rename(kept.folder / "moved")
+    (kept.exports / "onnx-fp32").symlink_to("nowhere")
+    assert not look(kept).passed
 
 
 def test_one_that_compares_as_much_replaces_it(kept: Workspace):

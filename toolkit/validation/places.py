@@ -12,6 +12,7 @@ from pathlib import Path
 from toolkit.artifact import TORCH, Artifact
 from toolkit.checkpoint import sha256_of
 from toolkit.errors import ToolkitError
+from toolkit.files import FILE, kind_of
 from toolkit.progress import say
 from toolkit.validation.evidence import EVIDENCE, Evidence, evidence_of, files_of, read_evidence, read_report
 from toolkit.validation.result import REPORT, ValidationResult
@@ -95,7 +96,10 @@ def failures(workspace: Workspace, result: ValidationResult) -> list[str]:
 
 def _stays(workspace: Workspace, result: ValidationResult, evidence: Evidence, place: Place, partial: bool) -> str | None:
     """Why what is there must not be replaced; None where it may be, or nothing is there."""
-    if not place.report.exists():
+    for path in (place.report, place.evidence):
+        if (kind := kind_of(path)) not in (None, FILE):
+            return f"{path} is {kind}"
+    if kind_of(place.report) is None:
         return None
     try:
         there, sha256 = read_report(place.report)
