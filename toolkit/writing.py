@@ -5,7 +5,7 @@ import ctypes
 import fcntl
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from toolkit.disks import SLACK_BYTES, require_room
 from toolkit.errors import ToolkitError
 from toolkit.progress import say
 from toolkit.scratch import CARDS, NEW, OLD, is_ours, recover, scratch, there, unwritable
+
+MARKED_BYTES = 4096  # at the beginning of a result
 
 
 def check_place(target: Path, root: Path | None = None, *, folder: bool = False) -> None:
@@ -47,6 +49,24 @@ def check_files(root: Path, *targets: Path, needed_bytes: int = SLACK_BYTES) -> 
     for target in targets:
         check_place(target, root)
         require_room(target.parent, needed_bytes)
+
+
+def check_named(path: Path, kind: str, mark: bytes, inputs: Sequence[Path] = ()) -> None:
+    """Raises ToolkitError where the file that a user has named for a result must not be written: before anything is computed.
+
+    Nothing that the command reads (`inputs`, files or folders) is replaced, and nothing is put into it. Of what is there already only
+    a result of the same `kind` is replaced, known by `mark` within its first bytes, or an empty file.
+    """
+    for each in inputs:
+        if path.resolve().is_relative_to(each.resolve()) or (path.exists() and each.exists() and path.samefile(each)):
+            raise ToolkitError(f"{path} belongs to what is read, {each}: it would be written over. Name another file for the result")
+    check_place(path)
+    require_room(path.parent)
+    if path.is_file():
+        with path.open("rb") as file:
+            start = file.read(MARKED_BYTES)
+        if start and mark not in start:
+            raise ToolkitError(f"{path} is there already, and is no {kind} of the toolkit: it stays. Name another file, or move it away")
 
 
 def check_inside(target: Path, root: Path) -> None:

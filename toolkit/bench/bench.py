@@ -14,7 +14,7 @@ from toolkit.bench import loadgen
 from toolkit.bench.arms import Plan, of_file, of_model
 from toolkit.bench.clock import MOST_CALLS, too_many
 from toolkit.bench.judge import compared, judged
-from toolkit.bench.keep import REPORT, named, place_for, place_of, read, worth_keeping
+from toolkit.bench.keep import MARK, REPORT, named, place_for, place_of, read, worth_keeping
 from toolkit.bench.plan import Options, round_seconds
 from toolkit.bench.result import BenchResult, LoadGenRow, Round
 from toolkit.bench.rounds import take
@@ -25,7 +25,7 @@ from toolkit.progress import say
 from toolkit.runtimes.files import Shapes, sha256_of_model
 from toolkit.runtimes.strangers import TRUSTED, admitted, needs_trust
 from toolkit.workspace import Workspace
-from toolkit.writing import check_files, write_text
+from toolkit.writing import check_files, check_named, write_text
 
 PILOT = -1
 Show = Callable[[BenchResult, str], None]
@@ -62,6 +62,8 @@ def bench_file(
     unless `options.trust`.
     """
     options = options or Options()
+    if out is not None:
+        check_named(out, "measurement", MARK, [path])
     earlier = _earlier(against, options)
     plans, skipped = of_file(path, runtimes, options, shapes or {})
     if options.trust and needs_trust(path):

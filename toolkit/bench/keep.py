@@ -13,6 +13,7 @@ from toolkit.progress import say
 from toolkit.records import read_record
 
 REPORT = "bench.json"
+MARK = b'"checkpoint_sha256":'  # a field near the beginning of every measurement
 MEMORY_OF_A_BYTE = 40  # that reading takes: "1," becomes a number of Python's, and a place in a list
 
 
@@ -38,7 +39,7 @@ def place_for(folder: Path, name: str, options: Options, sha256: str | None, aga
 
 
 def named(path: Path, options: Options, against: Path | None) -> Path:
-    """The place that somebody named, whatever is there; only what is compared with stays."""
+    """The place that somebody named, where an earlier measurement may be; only what is compared with stays."""
     return _beside(path, options.preset, lambda each: COMPARED if _same(each, against) else None)
 
 

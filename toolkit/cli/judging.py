@@ -79,6 +79,8 @@ def validate(
         raise typer.Exit(_hazards(model, limit, data_dir, json))
     if self_test:
         raise typer.Exit(_self_test(model, artifact, fault, limit, data_dir, json))
+    if junit is not None:
+        junit_xml.check(junit, Workspace.of(model))
     result = _on_the_first_rank(
         Workspace.of(model), runtimes=runtime, artifacts=artifact, limit=limit, all_images=all_images, data_dir=data_dir,
         cache=not no_cache, limits=limits,

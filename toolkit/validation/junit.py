@@ -5,7 +5,15 @@ from pathlib import Path
 
 from toolkit.printable import line
 from toolkit.validation.result import Check, ValidationResult
-from toolkit.writing import write_text
+from toolkit.workspace import Workspace
+from toolkit.writing import check_named, write_text
+
+MARK = b'<testsuites name="toolkit validate '
+
+
+def check(path: Path, workspace: Workspace) -> None:
+    """Raises ToolkitError where `write` must not write to `path`: to be asked before anything is validated."""
+    check_named(path, "JUnit file", MARK, [workspace.recipe, workspace.checkpoint, workspace.exports])
 
 
 def write(result: ValidationResult, path: Path) -> None:
