@@ -119,8 +119,8 @@ def _build(options: Options, case: Case, rng: random.Random, place: Path) -> Sce
         if name in MUTATORS:
             try:
                 scene.done.append(f"{name}: {MUTATORS[name][0](scene)}")
-            except PermissionError as error:  # what an earlier one has made immutable
-                scene.done.append(f"{name}: not done, {error.strerror}")
+            except (OSError, UnicodeError) as error:  # an earlier one has made that impossible: it is immutable, gone, a gigabyte, no text
+                scene.done.append(f"{name}: not done, {type(error).__name__}")
     if case.forged:
         forge.forge(scene.model)
     scene.words = commands.words_of(commands.COMMANDS[case.command], scene)

@@ -12,7 +12,9 @@ from benchmarks.hostile.scene import Scene
 CODES = (0, 1, 2, 130, 141)  # done, a check failed, bad input, interrupted, broken pipe
 VERDICT = re.compile(r"FAILED|failed|wrong|not reached|slower|differs|breach|fail\b|\"passed\": ?false|missed|lacks|\"agrees\": ?false")
 TRACEBACK = re.compile(r"Traceback \(most recent call last\)|^Exception ignored|Fatal Python error|a bug of (the toolkit|ours)", re.M)
-UNLOADABLE = "failed to map segment from shared object"  # by `mmap:ENOMEM`: no program can go on without its libraries
+UNLOADABLE = re.compile(  # by a call that was made to fail: no program can go on without its libraries and its own modules
+    r"failed to map segment from shared object|<frozen importlib\._bootstrap_external>\", line \d+, in get_data\nOSError"
+)
 CACHES = ("torchinductor_",)  # PyTorch's own, meant to stay: it is shared by all programs of the user
 HIDDEN = re.compile(r"(^|/)\.[^/]+$|\.old$")
 
@@ -44,7 +46,7 @@ def judge(scene: Scene, before: Before, ended: Ended, killed: bool = False, tidy
     `killed`: we have killed it or failed its system calls, so that it may end with any code. `tidy`: nothing hidden may be left.
     """
     found = _processes(ended)
-    if not (killed and UNLOADABLE in ended.said):
+    if not (killed and UNLOADABLE.search(ended.said)):
         found += [*_exit(ended, killed, heard=scene.stdout == "file" and not scene.limits), *_words(ended)]
     found += [Breach("outside", line) for line in changes(before.canary, house.digest(scene.house, [scene.model, *scene.own]))]
     found += [Breach("lost", name) for name in lost(before.kept, house.inventory(scene.model))]

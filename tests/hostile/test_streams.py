@@ -101,6 +101,7 @@ REFUSED = (
     ValueError("embedded null byte"),
     UnicodeEncodeError("utf-8", "a\udcff", 1, 2, "surrogates not allowed"),
     MemoryError(),
+    RuntimeError("unable to mmap 26392 bytes from file <model.safetensors>: Cannot allocate memory (12)"),
     RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
 )  # fmt: skip
 

@@ -179,6 +179,15 @@ def test_as_many_processes_as_leave_one_without_an_image_are_named(fresh, short,
         short(fresh, "train.subset=66", resume=True)
 
 
+def test_curves_that_are_no_text_stop_what_would_lose_them(fresh, short, interrupt_after):
+    interrupt_after(6)
+    short(fresh)
+    fresh.metrics.write_bytes(b"{}\n\xfa")
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl is no text that the toolkit has written.*--restart"):
+        short(fresh, resume=True)
+    assert fresh.metrics.read_bytes() == b"{}\n\xfa"
+
+
 def test_training_state_beyond_all_measure_is_not_read(fresh, short, interrupt_after):
     interrupt_after(6)
     short(fresh)

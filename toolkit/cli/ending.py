@@ -29,7 +29,7 @@ ADVICE = {  # what the system refuses, and what to do about it
     errno.ENOMEM: "End other programs, or raise the limit on memory",
     errno.EAGAIN: "End other programs, or raise the limit on processes (ulimit -u)",
 }  # fmt: skip
-NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # as torch says it
+NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", os.strerror(errno.ENOMEM))  # as libraries say it
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -13,6 +13,8 @@ from typing import Any
 from safetensors import SafetensorError
 
 from toolkit.errors import CheckpointError, ToolkitError
+from toolkit.files import read_bytes
+from toolkit.limits import MAX_METRICS_BYTES
 from toolkit.recipe import Recipe
 from toolkit.scratch import OLD, scratch
 from toolkit.training.board import Board
@@ -22,6 +24,15 @@ from toolkit.writing import check_inside, check_place, write_text
 EVENTS = "events.out.tfevents."  # how TensorBoard's writer begins the names of its files
 _BEGUN = re.compile(r"(metrics|tensorboard)\.([0-9a-f]{12})\.new")
 CURVES = {"loss", "accuracy", "lr", "test_accuracy", "held_out_accuracy"}  # what TensorBoard is shown
+
+
+def _lines(path: Path) -> list[str]:
+    """The records of a run that goes on. Raises CheckpointError where they cannot be read."""
+    advice = "Move it away to go on without the curves so far, or begin anew: --restart"
+    try:
+        return read_bytes(path, MAX_METRICS_BYTES, raises=CheckpointError, advice=advice).decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path} is no text that the toolkit has written: {error}. {advice}") from error
 
 
 def check_events(folder: Path, root: Path) -> None:
@@ -125,7 +136,7 @@ class MetricsLog:
         if events:  # first: where it cannot be, nothing says that a run has begun
             folder = workspace.new_events(self.run) if self.replaces else workspace.events
             self.board = Board(folder, self.visits if state else None)
-        kept = self.path.read_text(encoding="utf-8").splitlines()[: int(records)] if state and self.path.is_file() else []
+        kept = _lines(self.path)[: int(records)] if state and self.path.exists() else []
         write_text(self.path, "".join(line + "\n" for line in kept), workspace.folder)
         self.records = len(kept)
 
