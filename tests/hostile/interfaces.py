@@ -44,6 +44,16 @@ def _aimodel(text: str) -> Callable[[Path], None]:
     return plant
 
 
+def _another_hash(model: Path) -> None:
+    from PIL import Image
+
+    folder = model / "exports/coreai-fp32"
+    (stated,) = folder.rglob("main.hash")
+    stated.write_bytes(bytes(32))
+    sign(folder)
+    Image.new("L", (28, 28)).save(model / "picture.png")
+
+
 ATTACKS = (
     Attack("a weight of a number format that there is not",
            _onnx(lambda p: setattr(p.graph.initializer[0], "data_type", 999)), VALIDATE, code=1),
@@ -53,6 +63,10 @@ ATTACKS = (
     Attack("a negative size", _onnx(lambda p: p.graph.initializer[0].dims.__setitem__(0, -(2**62))), VALIDATE, code=1),
     Attack("100,000 entries of metadata", _onnx(lambda p: [p.metadata_props.add(key=str(k), value="x") for k in range(100_000)]),
            VALIDATE, code=1, says="entries of metadata"),
+    Attack("a Core AI program whose hash is another", _another_hash, "validate {model} --runtime coreai --limit 20 --no-cache", code=1,
+           says="was changed after it was written"),
+    Attack("a Core AI program whose hash is another, to predict", _another_hash,
+           "predict {model} {model}/picture.png --runtime coreai", says="was changed after it was written"),
     Attack("Core AI metadata of 100,000 brackets", _aimodel("[" * 100_000), VALIDATE, code=1),
     Attack("Core AI metadata that is a number", _aimodel("1e400"), VALIDATE, code=1),
 )  # fmt: skip

@@ -1,5 +1,6 @@
 """How fast, and all of it on one page: bench, report."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -95,6 +96,9 @@ def _exit_code(result: "BenchResult", fail_if_slower: bool) -> int:
 SHAPE_TYPES = ("float16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool")
 
 
+SIZE = re.compile(r"[1-9][0-9]{0,8}")
+
+
 def _shapes(words: list[str]) -> dict[str, tuple[tuple[int, ...], str | None]]:
     """`NAME=1x3x224x224`, `NAME=1x16:int64` → name, shape and type."""
     found = {}
@@ -102,8 +106,8 @@ def _shapes(words: list[str]) -> dict[str, tuple[tuple[int, ...], str | None]]:
         name, _, text = word.rpartition("=")
         text, _, dtype = text.partition(":")
         sizes = text.split("x")
-        if not name or not all(size.isdecimal() and int(size) > 0 for size in sizes):
-            raise errors.ToolkitError(f"--shape {word}: give it as NAME=1x3x224x224")
+        if not name or not all(SIZE.fullmatch(size) for size in sizes):
+            raise errors.ToolkitError(f"--shape {word:.80}: give it as NAME=1x3x224x224, each size from 1 to 999,999,999")
         if dtype not in ("", *SHAPE_TYPES):
             raise errors.ToolkitError(f"--shape {word}: there is no type {dtype!r}; there are {', '.join(SHAPE_TYPES)}")
         found[name] = tuple(map(int, sizes)), dtype or None

@@ -20,7 +20,7 @@ from toolkit.artifact import Artifact
 from toolkit.debug.program import Op
 from toolkit.errors import ToolkitError
 from toolkit.export.noise import known_noise
-from toolkit.runtimes.coreai import CoreAISession
+from toolkit.runtimes.coreai import CoreAISession, check_program
 from toolkit.tensors import IMAGE, LOGITS
 
 Array = np.ndarray[Any, Any]
@@ -56,6 +56,7 @@ def _grouped(artifact: Artifact) -> list[tuple[Op, int | None]]:
     from coreai_torch.debugging.graph import create_graph_from_coreai_program
     from coreai_torch.debugging.torch_utils import get_torch_to_ops_mapping
 
+    check_program(artifact.entry)
     program = AIModelAsset.load(artifact.entry).program
     torch_names = {get_operation_id(each): name for name, found in get_torch_to_ops_mapping(program).items() for each in found}
     if not torch_names:

@@ -7,14 +7,20 @@ import asyncio
 import platform
 from importlib import metadata
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from toolkit.artifact import Artifact
+from toolkit.checkpoint import sha256_of
 from toolkit.errors import ArtifactError
+from toolkit.files import read_bytes
 from toolkit.runtimes.base import Session, images_of
 from toolkit.tensors import IMAGE, Batch
+
+PROGRAM, HASH = "main.mlirb", "main.hash"
+MAX_HASH_BYTES = 1024
 
 
 def why_not() -> str | None:
@@ -32,12 +38,26 @@ def open_session(artifact: Artifact, threads: int | None) -> Session:
     return CoreAISession(artifact)
 
 
+def check_program(entry: Path) -> None:
+    """Raises ArtifactError where main.hash in the .aimodel is not the sha256 of main.mlirb; Apple's runtime on Linux does not look."""
+    program, stated = entry / PROGRAM, entry / HASH
+    if not program.is_file() or not stated.is_file():  # the runtime says what it misses
+        return
+    found, expected = sha256_of(program), read_bytes(stated, MAX_HASH_BYTES, raises=ArtifactError).hex()
+    if found != expected:
+        raise ArtifactError(
+            f"{entry} was changed after it was written, or is damaged: {HASH} says {expected[:64] or 'nothing'}, and the sha256 of "
+            f"{PROGRAM} is {found}. Export again, or get the file again"
+        )
+
+
 class CoreAISession:
     """Holds an event loop, because the runtime's model is an asynchronous context manager."""
 
     def __init__(self, artifact: Artifact) -> None:
         from coreai.authoring import AIModelAsset
 
+        check_program(artifact.entry)
         self.artifact = artifact
         self.loop = asyncio.new_event_loop()
         try:

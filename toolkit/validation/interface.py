@@ -13,6 +13,7 @@ from toolkit.artifact import Artifact
 from toolkit.errors import ArtifactError
 from toolkit.files import read_bytes
 from toolkit.mil.dtypes import DTYPES
+from toolkit.runtimes.coreai import check_program
 
 MOST_LABELS, MOST_ENTRIES = 100_000, 1000
 MAX_METADATA_BYTES = 1 << 20
@@ -145,6 +146,7 @@ def _labels(metadata: dict[str, str]) -> list[str] | None:
 
 
 def _coreai(artifact: Artifact) -> Interface:
+    check_program(artifact.entry)
     path = artifact.entry / "metadata.json"
     try:
         metadata = json.loads(read_bytes(path, MAX_METADATA_BYTES, raises=ArtifactError))["creatorDefinedMetadata"]
