@@ -160,6 +160,8 @@ def carry_out(options: Options, case: Case, place: Path, plans: "Plans") -> Judg
     before = Before.of(scene)
     ended = kills.disturbed(scene, words, kills.Point.parse(case.point), **limits, real=case.real)
     breaches = judge(scene, before, ended, killed=True, tidy=False)
+    if case.point.startswith("mmap:"):  # PyTorch crashes or gives up anyhow where a mapping fails: what is left counts
+        breaches = [each for each in breaches if each.kind not in ("exit code", "traceback")]
 
     def command(more: list[str]) -> Ended:
         return run(scene, more, real=case.real, **limits)

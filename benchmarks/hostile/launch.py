@@ -4,6 +4,7 @@ The caller has no threads and is the subreaper (prctl) of all its descendants: a
 so that nothing gets away from it. In a fork the imports are done already; otherwise it is `python -m toolkit …`.
 """
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -64,7 +65,8 @@ def run(
             os.execv(sys.executable, [sys.executable, "-P", "-m", "toolkit", *words])
         os.environ.update({name: value for name, value in SET_BY_IMPORTS.items() if name not in scene.env})
         sys.argv = ["toolkit", *words]
-        os.close(begins)
+        with contextlib.suppress(OSError):  # a call that was made to fail may be this one
+            os.close(begins)
         raise Become
     os.close(gate)
     os.close(begins)
