@@ -61,6 +61,7 @@ def test_an_exception_that_nobody_foresaw_is_told_by_its_last_line_and_kept_wher
 
 @pytest.mark.parametrize(("text", "kind", "words"), [
     ("from toolkit.errors import ArtifactError; raise ArtifactError('no \\x1b[1mfile')", ArtifactError, "no �[1mfile"),
+    ("open('n' * 300)", ToolkitError, "n" * 300 + ": File name too long"),
     ("raise MemoryError", ToolkitError, "there was no memory left for what was asked"),
     ("link.tell('error', type='SystemExit', message='now')", ToolkitError, "now"),  # a name that is no error of ours
     ("link.tell('error', type='signal_name', message=1)", ToolkitError, "1"),

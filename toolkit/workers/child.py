@@ -64,10 +64,17 @@ def main(words: list[str]) -> int:
         except MemoryError:
             link.tell(ERROR, type="ToolkitError", message="there was no memory left for what was asked")
             return BAD_INPUT
-        except Exception:  # a library's, or a bug of ours: the last line of it is what the other side will say
+        except Exception as error:  # a library's, or a bug of ours: the last line of it is what the other side will say
             traceback.print_exc()
+            if isinstance(error, OSError) and error.errno is not None:  # what the system refuses is no bug: a name that is too long, …
+                link.tell(ERROR, type="ToolkitError", message=f"{_named(error)}{error.strerror or error}")
+                return BAD_INPUT
             return BUG
     return DONE
+
+
+def _named(error: OSError) -> str:
+    return f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes | os.PathLike) else ""
 
 
 def _confine() -> None:
