@@ -17,6 +17,7 @@ from benchmarks.hostile.table import CONTENTS, MUTATORS, ONLY_FOR
 
 SHARE_KILLED, SHARE_REAL = 0.2, 0.04
 MEMORY_GIB = 3.0  # that the toolkit is told to stay within, for its workers together
+WORKER_S = 60  # that a worker of a command may take
 BASE_GIB = 1.75  # of the command itself, and of what each process has from its imports alone
 BUILD_S = 120
 
@@ -131,7 +132,8 @@ def environment(options: Options, place: Path) -> dict[str, str]:
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "ORT_DISABLE_TELEMETRY") if name in os.environ}
     return kept | {
         "HOME": str(place / "home"), "TMPDIR": str(place / "tmp"), "TOOLKIT_CACHE": str(place / "cache"),
-        "TOOLKIT_MODELS": str(place / "models"), "TOOLKIT_MEMORY_LIMIT": f"{MEMORY_GIB:g}", "OMP_NUM_THREADS": "1",
+        "TOOLKIT_MODELS": str(place / "models"), "TOOLKIT_MEMORY_LIMIT": f"{MEMORY_GIB:g}", "TOOLKIT_TIME_LIMIT": f"{WORKER_S}",
+        "OMP_NUM_THREADS": "1",
         "MPLCONFIGDIR": str(options.scratch / "seed" / "cache" / "matplotlib"), "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1",
     }  # fmt: skip
 
