@@ -12,9 +12,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "toolkit"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 # Each imports those before it alone.
-LOWEST = ("lazy", "errors", "printable", "limits", "files", "signals", "progress", "tensors", "workers")
+LOWEST = ("lazy", "errors", "printable", "limits", "files", "signals", "progress", "tensors", "disks", "workers")
 BASE = (
-    "archives", "recipe", "disks", "scratch", "writing", "workspace", "devices", "checkpoint", "artifact", "gates", "records",
+    "archives", "recipe", "scratch", "writing", "workspace", "devices", "checkpoint", "artifact", "gates", "records",
     "environment", "ranks", "_torchvision",
 )  # fmt: skip
 LEVELS = (  # a room may import itself and the levels before its own

@@ -76,6 +76,34 @@ def require_room(place: Path, total_bytes: int = SLACK_BYTES, largest_bytes: int
         raise DiskError(f"cannot write to {place}: {why}. Make room there, or name another place")
 
 
+def require_temporary_room(total_bytes: int = SLACK_BYTES) -> None:
+    """Raises DiskError where temporary files have no room."""
+    if (why := why_not_writable(_temporary(), total_bytes)) is not None:
+        raise _no_temporary(why)
+
+
+def temporary_full(error: BaseException | None = None) -> DiskError | None:
+    """The DiskError to raise where temporary files have no room now, or had none when `error` happened; None where they had.
+
+    Only what the system says counts, no words: they may be those of a stranger's file.
+    """
+    said = (each.errno for each in (() if error is None else chain(error)) if isinstance(each, OSError))
+    why = why_not_writable(_temporary(), FULL_BYTES) or next((os.strerror(number) for number in said if number in ONLY_DISKS), None)
+    return None if why is None else _no_temporary(why)
+
+
+def _no_temporary(why: str) -> DiskError:
+    return DiskError(f"cannot write to {_temporary()}: {why}. Make room there, or name another folder for temporary files with TMPDIR")
+
+
+def _temporary() -> Path:
+    """Raises DiskError."""
+    try:
+        return Path(tempfile.gettempdir())
+    except OSError as error:
+        raise DiskError(f"{reason(error)}") from error
+
+
 def blamed(error: BaseException, place: Path, largest_bytes: int = 0) -> DiskError | None:
     """The DiskError to raise instead of `error`, which happened while `place` was being written; None where the disk is not to blame.
 

@@ -12,10 +12,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.hostile.attack import Attack, carry_out, digest
 from toolkit.cli import main
+from toolkit.errors import DiskError
+from toolkit.limits import Limits
+from toolkit.validation.run import answers_or_reason, interfaces
+from toolkit.validation.worker import Job
+from toolkit.workers import Message, call
 
 TRAIN = "train {model} --device cpu --restart --set train.epochs=0.1"
 
@@ -143,8 +150,30 @@ def test_an_export_onto_a_full_disk_is_one_message_and_leaves_nothing(model: Pat
     assert "tmp" not in done.stdout
 
 
-def test_temporary_files_without_room_are_one_message(model: Path):
-    done = on_full_disk(model, "asked before", "validate", "./tiny", "--runtime", "onnxruntime-cpu")
+@pytest.mark.parametrize(
+    "words",
+    [
+        "validate ./tiny --runtime onnxruntime-cpu", "validate ./tiny --self-test --artifact onnx-fp32 --limit 20", "verify ./tiny",
+        "predict ./tiny ./tiny/digit.png --runtime onnxruntime-cpu", "inspect ./tiny/exports/onnx-fp32", "debug onnx-fp32 --model ./tiny",
+    ],
+)  # fmt: skip
+def test_temporary_files_without_room_are_one_message_and_no_failed_check(model: Path, words: str):
+    """`verify` said FAILED: the worker that ran Core AI's file was killed by SIGBUS."""
+    Image.new("L", (28, 28)).save(model / "digit.png")
+    done = on_full_disk(model, "asked before", *words.split())
     assert done.returncode == 2, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
-    assert re.search(r"toolkit: cannot write to \S*disk: 0\.0 MB are free there, and about 1\.0 MB are needed", done.stderr), done.stderr
+    assert re.search(r"cannot write to \S*disk: 0\.0 MB are free there, and about 1\.0 MB are needed.*TMPDIR", done.stderr), done.stderr
+
+
+def test_a_worker_that_is_lost_on_a_full_disk_is_no_failed_check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """A disk can fill while a worker runs: libraries end the process then, or raise what says nothing."""
+    monkeypatch.setattr("toolkit.workers.supervisor.temporary_full", lambda: DiskError("it is full"))
+    with pytest.raises(DiskError, match="it is full"):
+        call("no such task", Message({}))
+    job = Job(str(tmp_path), "onnxruntime-cpu", golden=np.zeros((1, 1, 28, 28), np.float32), classes=10)
+    monkeypatch.setattr("toolkit.validation.run.call", lambda *_, **__: call("no such task", Message({})))
+    with pytest.raises(DiskError, match="it is full"):
+        answers_or_reason(job, np.zeros((1, 1, 28, 28), np.uint8), Limits(), True, lambda done: None)
+    with pytest.raises(DiskError, match="it is full"):
+        interfaces([tmp_path], Limits(), True)

@@ -156,3 +156,15 @@ def test_ctrl_c_reaches_all_processes_and_saves(fresh):
     card = Checkpoint.open(fresh.checkpoint).card
     assert not card.finished
     assert 0 < card.epochs_done < 1
+
+
+def test_processes_whose_launcher_is_killed_save_and_end(fresh):
+    """Nobody else would stop them: they trained on, and kept the model's folder from everybody."""
+    process = begun(fresh, "--nproc", "2", "--epochs", "4000", "--save-minutes", "0")
+    ranks = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.communicate(timeout=60)
+    _, alive = psutil.wait_procs(ranks, timeout=60)
+    assert len(ranks) >= 2
+    assert [each for each in alive if each.status() != psutil.STATUS_ZOMBIE] == []
+    assert not Checkpoint.open(fresh.checkpoint).card.finished

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from toolkit.bench.plan import PRESETS, ROUND_LIMIT_S, Options
 from toolkit.bench.result import LoadGenRow
 from toolkit.bench.worker import READY, Job, _warm_up, opened
-from toolkit.errors import ToolkitError
+from toolkit.errors import DiskError, ToolkitError
 from toolkit.limits import Limits
 from toolkit.runtimes import Session
 from toolkit.tensors import Batch
@@ -50,6 +50,8 @@ def run(arm: str, job: Job, options: Options) -> LoadGenRow:
             found = worker.hear(RESULT, limits.seconds)
             worker.end()
         return LoadGenRow(**about, **found.fields, error=None)
+    except DiskError:
+        raise
     except (ToolkitError, ValidationError, TypeError) as error:
         return LoadGenRow(**about, **nothing, error=str(error))
 

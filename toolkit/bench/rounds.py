@@ -14,7 +14,7 @@ from toolkit.bench.plan import ROUND_LIMIT_S
 from toolkit.bench.result import Round
 from toolkit.bench.sensors import cool_down
 from toolkit.bench.worker import END, READY, TURN, Job, round_of
-from toolkit.errors import ToolkitError
+from toolkit.errors import DiskError, ToolkitError
 from toolkit.limits import Limits, memory_bytes, seconds
 from toolkit.workers import Message, WireError, Worker, started
 from toolkit.workers.child import RESULT
@@ -42,6 +42,8 @@ def take(
             alive[place].tell(tell)
         try:
             return alive[place].hear(kind, min(limit_s, seconds()) + 2 * jobs[place].seconds)
+        except DiskError:  # that says nothing of the arm
+            raise
         except ToolkitError as gone:
             outcomes[place] = str(gone)
             alive.pop(place).close()

@@ -56,6 +56,7 @@ def train(
         flags += [flag for flag, given in switches if given]
         training.launch(nproc, ["train", model, "--device", device, "--save-minutes", f"{save_minutes}", *flags])
         return
+    training.end_with_launcher()
     options: dict[str, Any] = {
         "device": device, "data_dir": data_dir, "resume": resume, "restart": restart, "save_minutes": save_minutes,
         "tensorboard": tensorboard,

@@ -14,8 +14,9 @@ from pydantic import BaseModel, ConfigDict
 
 from toolkit.artifact import MANIFEST, Artifact
 from toolkit.checkpoint import Checkpoint
+from toolkit.disks import SLACK_BYTES, require_temporary_room
 from toolkit.environment import describe
-from toolkit.errors import ArtifactError, ToolkitError
+from toolkit.errors import ArtifactError, DiskError, ToolkitError
 from toolkit.export import EXPORTERS
 from toolkit.faults.fault import BOTH, Fault, NotApplicable, Planted, read_manifest
 from toolkit.faults.table import FAULTS
@@ -157,7 +158,9 @@ def _row(
 
 @contextmanager
 def copied(workspace: Workspace, name: str) -> Iterator[Workspace]:
-    """A workspace of its own, with a copy of one artifact and the checkpoint; gone when the block ends."""
+    """A workspace of its own, with a copy of one artifact and the checkpoint; gone when the block ends. Raises DiskError."""
+    size = sum(path.stat().st_size for path in (workspace.exports / name).rglob("*") if path.is_file())
+    require_temporary_room(size + SLACK_BYTES)
     with tempfile.TemporaryDirectory(prefix="toolkit-faults-") as folder:
         home = Path(folder) / workspace.folder.name
         home.mkdir()
@@ -172,6 +175,8 @@ def _heard(judge: Judge, workspace: Workspace, name: str, limit: int | None, dat
     try:
         with quietly():
             return judge(workspace, name, limit, data_dir)
+    except DiskError:  # that says nothing of the fault
+        raise
     except ToolkitError as error:
         return [Complaint(type(error).__name__, str(error).replace(str(workspace.folder), workspace.folder.name))]
     except Exception as error:  # a gate that falls over a damaged file is what a self-test is there to find

@@ -4,7 +4,7 @@
 """
 
 from toolkit.training.fit import TrainResult, train
-from toolkit.training.launcher import goal_missed, launch, report
+from toolkit.training.launcher import end_with_launcher, goal_missed, launch, report
 from toolkit.training.seeds import SeedsResult, train_seeds
 
-__all__ = ["SeedsResult", "TrainResult", "goal_missed", "launch", "report", "train", "train_seeds"]
+__all__ = ["SeedsResult", "TrainResult", "end_with_launcher", "goal_missed", "launch", "report", "train", "train_seeds"]

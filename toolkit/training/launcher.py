@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,9 @@ from toolkit.signals import signal_name
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-OURS = "TOOLKIT_LAUNCHED"  # set for processes that `launch` started: it speaks for them
+OURS = "TOOLKIT_LAUNCHED"  # set for processes that `launch` started, to its process id: it speaks for them
+LOOK_EVERY_S = 1.0
+SHUTDOWN_S = 300  # to finish a step and save
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # where torch's launcher looks for what a process has to say
 MISSED = 3  # such a process's CHECK_FAILED: Python itself ends with 1 where it fails before the command line begins
 
@@ -38,8 +41,8 @@ def launch(count: int, arguments: Sequence[str]) -> None:
 
     before = dict(os.environ)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))  # else each takes every core
-    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "300")  # seconds to finish a step and save; then SIGKILL
-    os.environ.update({OURS: "1", "PYTHONPATH": os.pathsep.join(sys.path)})  # with -P: they import what we import
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SHUTDOWN_S))  # then SIGKILL
+    os.environ.update({OURS: str(os.getpid()), "PYTHONPATH": os.pathsep.join(sys.path)})  # with -P: they import what we import
     scratch = tempfile.TemporaryDirectory()
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=count, rdzv_backend="c10d", rdzv_endpoint="localhost:0", run_id=str(os.getpid()),
@@ -73,6 +76,20 @@ def launch(count: int, arguments: Sequence[str]) -> None:
         scratch.cleanup()
         os.environ.clear()
         os.environ.update(before)
+
+
+def end_with_launcher() -> None:
+    """In a process that `launch` started: stop as by SIGTERM once it is gone, with everything saved. Nobody else would stop it then."""
+    if (launcher := os.environ.get(OURS, "")).isdecimal():
+        threading.Thread(target=_watch, args=(int(launcher),), daemon=True).start()
+
+
+def _watch(launcher: int) -> None:
+    while os.getppid() == launcher:
+        time.sleep(LOOK_EVERY_S)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(SHUTDOWN_S)
+    os._exit(INTERRUPTED)
 
 
 def _importance(failure: "ProcessFailure") -> tuple[bool, bool, int]:

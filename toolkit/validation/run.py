@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from toolkit.errors import ToolkitError
+from toolkit.errors import DiskError, ToolkitError
 from toolkit.limits import Limits
 from toolkit.validation.interface import Interface
 from toolkit.validation.worker import INTERFACES, PROGRESS, Answers, Job, ask, interface, rows_of
@@ -58,9 +58,11 @@ def _isolated(job: Job, images: Any, limits: Limits, stop: threading.Event, upda
 
 
 def answers_or_reason(job: Job, images: Any, limits: Limits, isolate: bool, update: Callable[[int], None]) -> Answers | str:
-    """Answers, or in words why there are none."""
+    """Answers, or in words why there are none. Raises DiskError."""
     try:
         return run(job, images, limits, isolate, update)
+    except DiskError:  # that says nothing of the file
+        raise
     except ToolkitError as error:
         return str(error)
 
@@ -78,6 +80,8 @@ def interfaces(folders: Sequence[Path], limits: Limits, isolate: bool) -> list[I
         if len(found) != len(folders):
             raise WorkerLost(f"{len(found)} answers about {len(folders)} files")
         return found
+    except DiskError:
+        raise
     except (ToolkitError, ValidationError) as error:
         if len(folders) > 1:
             return [each for folder in folders for each in interfaces([folder], limits, isolate)]

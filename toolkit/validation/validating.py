@@ -13,7 +13,7 @@ import torch
 from toolkit.artifact import TORCH, Artifact
 from toolkit.checkpoint import Checkpoint
 from toolkit.data import Dataset, load, stratified_subset
-from toolkit.disks import require_room
+from toolkit.disks import require_temporary_room
 from toolkit.environment import describe
 from toolkit.errors import ArtifactError
 from toolkit.gates import allowed, rounding
@@ -56,7 +56,7 @@ def validate(
 
     def validation(crew: Crew) -> ValidationResult:
         chosen = select(runtimes)
-        require_room(Path(tempfile.gettempdir()))
+        require_temporary_room()
         place = places.Place.of(workspace.reports)
         check_files(workspace.folder, place.report, place.evidence)
         with tempfile.TemporaryDirectory() as folder:

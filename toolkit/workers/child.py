@@ -11,6 +11,7 @@ import traceback
 from queue import SimpleQueue
 from typing import IO, Any
 
+from toolkit.disks import temporary_full
 from toolkit.errors import BAD_INPUT, BUG, DONE, ToolkitError
 from toolkit.progress import relayed
 from toolkit.workers import wire
@@ -65,6 +66,9 @@ def main(words: list[str]) -> int:
             link.tell(ERROR, type="ToolkitError", message="there was no memory left for what was asked")
             return BAD_INPUT
         except Exception as error:  # a library's, or a bug of ours: the last line of it is what the other side will say
+            if (full := temporary_full(error)) is not None:
+                link.tell(ERROR, type=type(full).__name__, message=str(full))
+                return BAD_INPUT
             traceback.print_exc()
             if isinstance(error, OSError) and error.errno is not None:  # what the system refuses is no bug: a name that is too long, …
                 link.tell(ERROR, type="ToolkitError", message=f"{_named(error)}{error.strerror or error}")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from toolkit import errors
+from toolkit.disks import require_temporary_room, temporary_full
 from toolkit.errors import ToolkitError
 from toolkit.limits import MEMORY_VARIABLE, SECONDS_VARIABLE, Limits
 from toolkit.printable import printable
@@ -92,7 +93,11 @@ def started(
     task: str, request: Message, *, limits: Limits | None = None, stop: threading.Event | None = None,
     most_bytes: int = wire.MAX_ARRAY_BYTES,
 ) -> Iterator["Worker"]:  # fmt: skip
-    """A worker that does a task for as long as the block lasts; then it is ended with all that it started."""
+    """A worker that does a task for as long as the block lasts; then it is ended with all that it started.
+
+    Raises DiskError where temporary files have no room: libraries end the process where they cannot write.
+    """
+    require_temporary_room()
     with tempfile.TemporaryDirectory(prefix="toolkit-worker-", ignore_cleanup_errors=True) as folder, tempfile.TemporaryFile() as words:
         worker = Worker(_popen(task, folder, words), words, limits or Limits(), stop, most_bytes)
         try:
@@ -144,7 +149,7 @@ class Worker:
         except queue.Empty:
             raise WorkerLost(self.ended(f"did not answer within {seconds:g} s and was stopped").reason) from None
         if found is None:
-            raise WorkerLost(self._without_result())
+            raise self._without_result()
         if isinstance(found, WireError):
             raise WorkerLost(f"its answer cannot be read ({found}); last words: {self.ended('was stopped').last or 'none'}")
         if found[0] == ERROR:
@@ -197,9 +202,12 @@ class Worker:
                     self._heard.get_nowait()
                 thread.join(0.05)
 
-    def _without_result(self) -> str:
+    def _without_result(self) -> ToolkitError:
+        """DiskError where it ended by itself, and a full disk may have been the reason."""
         ended = self.ended(None, EXIT_S)
-        return ended.reason or f"its process ended well and gave no result; last words: {ended.last or 'none'}"
+        if ended.stopped is None and (full := temporary_full()) is not None:
+            return full
+        return WorkerLost(ended.reason or f"its process ended well and gave no result; last words: {ended.last or 'none'}")
 
     def _listen(self, answers: int, most_bytes: int) -> None:
         with os.fdopen(answers, "rb") as stream:
