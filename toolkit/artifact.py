@@ -134,16 +134,7 @@ class Artifact:
     def golden(self) -> tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]:
         """(images (N, C, H, W) float32 0..255, logits (N, classes) float64)."""
         path = self.folder / GOLDEN
-        try:
-            with opened(path, MAX_GOLDEN_BYTES, raises=ArtifactError, advice="Export again") as file:
-                members(file, MAX_GOLDEN_MEMBERS, MAX_GOLDEN_BYTES)
-                file.seek(0)
-                with np.load(file, allow_pickle=False) as arrays:
-                    images, logits = arrays["images"], arrays["logits"]
-        except ArtifactError:
-            raise
-        except Exception as error:  # zipfile, zlib and numpy raise a dozen types, depending on where the file is damaged
-            raise ArtifactError(f"{path} cannot be read as golden outputs: {error}. Export again") from error
+        images, logits = golden_arrays(path)
         expected = self.manifest.inputs[0].shape[1:]
         if images.shape[1:] != expected or logits.shape != (len(images), len(self.manifest.class_labels)):
             raise ArtifactError(f"{path}: images {images.shape} and logits {logits.shape} do not fit the manifest {expected}. Export again")
@@ -153,6 +144,20 @@ class Artifact:
                 f"{path}: {len(images)} images {images.dtype}, logits {logits.dtype}: nothing that can prove a file. Export again"
             )
         return images, logits
+
+
+def golden_arrays(path: Path) -> tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]:
+    """(images, logits) as they stand in a golden.npz, at most MAX_GOLDEN_BYTES of them. Raises ArtifactError."""
+    try:
+        with opened(path, MAX_GOLDEN_BYTES, raises=ArtifactError, advice="Export again") as file:
+            members(file, MAX_GOLDEN_MEMBERS, MAX_GOLDEN_BYTES)
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as arrays:
+                return arrays["images"], arrays["logits"]
+    except ArtifactError:
+        raise
+    except Exception as error:  # zipfile, zlib and numpy raise a dozen types, depending on where the file is damaged
+        raise ArtifactError(f"{path} cannot be read as golden outputs: {error}. Export again") from error
 
 
 def _check_names(path: Path, names: dict[str, str]) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.artifact import TORCH, Artifact
+from toolkit.artifact import TORCH, Artifact, golden_arrays
 from toolkit.bench.clock import Timed, back_to_back, paced, undisturbed
 from toolkit.bench.plan import AWAKE_CALLS, WARMUP_SECONDS, Scenario
 from toolkit.bench.result import Placement, Round, Turn
@@ -246,8 +246,7 @@ def _inputs(job: Job, session: Session) -> tuple[list[Batch], list[Any] | None]:
     """Distinct batches to take turns, the golden images in them, and their logits; of a file from elsewhere made-up numbers."""
     if job.golden is None:
         return [made_up(session.inputs(), job.batch, job.shapes, seed) for seed in range(BATCHES)], None  # type: ignore[attr-defined]
-    with np.load(job.golden, allow_pickle=False) as arrays:
-        images, logits = arrays["images"], arrays["logits"]
+    images, logits = golden_arrays(Path(job.golden))
     wanted = np.arange(BATCHES * job.batch).reshape(BATCHES, job.batch) % len(images)
     return [{IMAGE: np.ascontiguousarray(images[rows])} for rows in wanted], [logits[rows] for rows in wanted]
 
